@@ -1,0 +1,53 @@
+# One door to everything: each target sets up what it needs by itself, on a bare Debian with Python 3.11.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo serve test soak lint format bench system-test system-bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(STAMP) ## build .venv with the project and its tools
+$(STAMP): pyproject.toml requirements.lock scripts/venv
+	scripts/venv "$(PYTHON)" "$(VENV)"
+	@touch $(STAMP)
+
+demo: $(STAMP) ## the main job in a minute: a registry, a mirror, a model pulled twice
+	$(BIN)/mirror demo
+
+serve: $(STAMP) ## run the mirror with ./config.yaml
+	$(BIN)/mirror serve
+
+test: $(STAMP) system-test ## every test
+	$(BIN)/python -m pytest -m "not soak"
+
+soak: $(STAMP) system-test ## the long tests
+	$(BIN)/python -m pytest -m soak --timeout=3600
+
+lint: $(STAMP) ## style, types, architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## rewrite the code in the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) system-bench ## ratios against nginx and against the upstream itself
+	$(BIN)/python -m bench
+
+system-test:
+	scripts/system-packages docker-registry skopeo nginx-light
+
+system-bench:
+	scripts/system-packages nginx-light wrk
+
+lock: $(STAMP) ## write requirements.lock from what .venv holds
+	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(pip|setuptools|wheel)==' > requirements.lock
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

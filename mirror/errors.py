@@ -1,0 +1,142 @@
+"""Everything that can be foreseen to go wrong, in one tree. Faces turn these into replies; nobody else does.
+
+::
+
+    MirrorError
+      SettingsError                 a setting that cannot be used; names the key and where it was set
+      StoreError
+        StoreBusy                   another process holds the store
+        StoreUnusable               missing, not writable, not a folder
+        StoreFull                   no room for these bytes; service goes on without keeping them
+        BrokenStore                 the tree says what is not so
+      UpstreamError
+        NotFoundUpstream            the upstream has no such thing
+        DeniedByUpstream            401 or 403 after everything we can say
+        ForbiddenAddress            a redirect to where a public upstream may not send us
+        UpstreamRefused             another 4xx: the upstream will not, and asking again changes nothing
+        RateLimited                 429; ``retry_after_s`` when the upstream said so
+        UpstreamUnavailable         no connection, 5xx, a reset, a stall, a short body
+        UpstreamMisbehaved          an answer that breaks the protocol: wrong length, wrong range
+        StaleAddress                the signed address is used up: resolve again
+      DigestMismatch                the bytes are not the ones asked for
+      Offline                       not in the store, and the mirror was told not to ask upstream
+      ServerError                   a running mirror answered our command with an error
+
+What does not parse is ``mirror.values.Invalid`` (a ValueError), which may not import this room.
+``permanent`` says whether the same call can succeed later without anybody changing anything; only what
+retries reads it.
+"""
+
+from mirror.values import Digest
+
+
+class MirrorError(Exception):
+    """Something foreseen went wrong; the text is a sentence for a person."""
+
+    permanent = True
+
+
+class SettingsError(MirrorError):
+    """A setting that cannot be used. ``key`` is its path (``cache.max_size``), ``origin`` where it was set."""
+
+    def __init__(self, key: str, problem: str, origin: str) -> None:
+        self.key = key
+        self.problem = problem
+        self.origin = origin
+        super().__init__(f"{key}: {problem} (from {origin})" if key else f"{problem} (from {origin})")
+
+
+class StoreError(MirrorError):
+    """The store could not do what was asked."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the store. ``holder`` says which; ``url`` is where it listens, if it serves."""
+
+    def __init__(self, holder: str, url: str | None) -> None:
+        self.holder = holder
+        self.url = url
+        super().__init__(f"the store is in use by {holder}")
+
+
+class StoreUnusable(StoreError):
+    """The folder is missing, is no folder, or cannot be written."""
+
+
+class StoreFull(StoreError):
+    """There is no room for these bytes, or the store cannot be written any more."""
+
+
+class BrokenStore(StoreError):
+    """The tree says what is not so: a blob of the wrong size, a manifest that does not parse."""
+
+
+class UpstreamError(MirrorError):
+    """The registry above us did not give what was asked."""
+
+
+class NotFoundUpstream(UpstreamError):
+    """The upstream answered 404."""
+
+
+class DeniedByUpstream(UpstreamError):
+    """The upstream answered 401 or 403 after everything we can say to it."""
+
+
+class ForbiddenAddress(UpstreamError):
+    """A redirect from a public upstream to a private, loopback or link-local address."""
+
+
+class UpstreamRefused(UpstreamError):
+    """The upstream answered another 4xx; asking again changes nothing."""
+
+
+class RateLimited(UpstreamError):
+    """The upstream answered 429; ``retry_after_s`` is its own word on when to ask again."""
+
+    permanent = False
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class UpstreamUnavailable(UpstreamError):
+    """No connection, a 5xx, a reset, a stall or a body that ended early."""
+
+    permanent = False
+
+
+class UpstreamMisbehaved(UpstreamError):
+    """An answer that breaks the protocol, such as another length or range than was asked."""
+
+    permanent = False
+
+
+class StaleAddress(UpstreamError):
+    """A signed address is used up; resolving it again gives a new one."""
+
+    permanent = False
+
+
+class DigestMismatch(MirrorError):
+    """The bytes hash to something else than their name."""
+
+    permanent = False
+
+    def __init__(self, wanted: Digest, got: Digest) -> None:
+        self.wanted = wanted
+        self.got = got
+        super().__init__(f"digest mismatch: wanted {wanted}, got {got}")
+
+
+class Offline(MirrorError):
+    """Not in the store, and the mirror is told not to ask upstream."""
+
+
+class ServerError(MirrorError):
+    """A running mirror answered a command with an error; ``status`` is HTTP's."""
+
+    def __init__(self, message: str, status: int) -> None:
+        self.status = status
+        super().__init__(message)

@@ -1,0 +1,27 @@
+"""Values that every room speaks in: parsed once at the edge, frozen, compared by content.
+
+This room imports nothing of ours, does no I/O and looks at no clock.
+"""
+
+from mirror.values.digest import Digest
+from mirror.values.invalid import Invalid, InvalidDigest, InvalidManifest, InvalidModelName, InvalidRange
+from mirror.values.manifest import MANIFEST_TYPES, MAX_MANIFEST_BYTES, Descriptor, Manifest
+from mirror.values.name import DEFAULT_HOST, ModelName
+from mirror.values.ranges import ByteRange, RangeSet
+
+__all__ = [
+    "DEFAULT_HOST",
+    "MANIFEST_TYPES",
+    "MAX_MANIFEST_BYTES",
+    "ByteRange",
+    "Descriptor",
+    "Digest",
+    "Invalid",
+    "InvalidDigest",
+    "InvalidManifest",
+    "InvalidModelName",
+    "InvalidRange",
+    "Manifest",
+    "ModelName",
+    "RangeSet",
+]
