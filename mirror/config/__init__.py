@@ -1,1 +1,60 @@
-"""TBD."""
+"""This room holds every setting, its default, its unit and its names, and joins file, environment and flags.
+
+It reads the file it is given and the files that ``OLLAMA_MIRROR_*_FILE`` name, once, and touches nothing else: the
+environment comes in as an argument, paths are not resolved or looked at, and no other room is imported but
+``values`` and ``errors``. Each part of the mirror takes its own frozen section, never the whole.
+"""
+
+from mirror.config.kinds import LogFormat, LogLevel, PrivateRedirects
+from mirror.config.loading import SYSTEM_FILE, Loaded, find_file, load, server_url
+from mirror.config.rows import NOT_YET, Row, not_yet, rows, schema
+from mirror.config.sections import (
+    CacheSettings,
+    DatabaseSettings,
+    FeatureSettings,
+    LoggingSettings,
+    SecuritySettings,
+    ServerSettings,
+    Settings,
+    UpstreamSettings,
+)
+from mirror.config.units import (
+    Share,
+    parse_duration,
+    parse_rate,
+    parse_size,
+    render_duration,
+    render_rate,
+    render_size,
+)
+
+__all__ = [
+    "NOT_YET",
+    "SYSTEM_FILE",
+    "CacheSettings",
+    "DatabaseSettings",
+    "FeatureSettings",
+    "Loaded",
+    "LogFormat",
+    "LogLevel",
+    "LoggingSettings",
+    "PrivateRedirects",
+    "Row",
+    "SecuritySettings",
+    "ServerSettings",
+    "Settings",
+    "Share",
+    "UpstreamSettings",
+    "find_file",
+    "load",
+    "not_yet",
+    "parse_duration",
+    "parse_rate",
+    "parse_size",
+    "render_duration",
+    "render_rate",
+    "render_size",
+    "rows",
+    "schema",
+    "server_url",
+]

@@ -1,0 +1,141 @@
+"""The kinds of text a setting may be, apart from units: addresses, hosts, paths, lists, secrets and choices."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr
+
+from mirror.values import InvalidModelName, ModelName
+
+_CREDENTIALS = re.compile(r"://.*@", re.DOTALL)
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class LogFormat(StrEnum):
+    """How a log line looks; auto is console on a terminal and json elsewhere."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class PrivateRedirects(StrEnum):
+    """Whether an upstream may send us to a private address; auto allows it to an upstream that is private itself."""
+
+    AUTO = "auto"
+    ALLOW = "allow"
+    REFUSE = "refuse"
+
+
+def without_credentials(text: str) -> str:
+    """Return ``text`` with the user and password of a URL in it replaced by ``***``."""
+    return _CREDENTIALS.sub("://***@", text)
+
+
+def web_url(text: str) -> str:
+    """Return an absolute http(s) URL without its trailing slash. Raises ValueError."""
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("must be a URL of printable ASCII characters without spaces")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError("must be an http or https URL with a valid host and port") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("must be an absolute http or https URL, such as https://registry.ollama.ai")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user or password")
+    if "?" in text or "#" in text:
+        raise ValueError("must not have a query or fragment")
+    return text.rstrip("/")
+
+
+def _host(text: str) -> str:
+    try:
+        return ModelName(text, "library", "x", "latest").host
+    except InvalidModelName as error:
+        raise ValueError(f"must be {error.accepted}") from error
+
+
+def _printable(text: str) -> str:
+    # A line break would end a header or a log line early.
+    if not text.strip() or not text.isprintable():
+        raise ValueError("must not be empty and must be printable")
+    return text
+
+
+def _path(value: object) -> object:
+    if isinstance(value, str) and not (value.strip() and value.isprintable()):
+        raise ValueError("must be a path, not empty and printable")
+    return value
+
+
+def _named(path: Path) -> Path:
+    # The state folder stands beside the store as NAME.state, so there must be a name.
+    if path.name in ("", ".."):
+        raise ValueError("must end in the name of a folder, not in '.', '..' or '/'")
+    return path
+
+
+def _items(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def _secret(secret: SecretStr) -> SecretStr:
+    # An empty key would let everybody in, and HTTP drops the spaces around a header's value.
+    text = secret.get_secret_value()
+    if not text or text != text.strip() or not text.isprintable():
+        raise ValueError("must not be empty, must be printable and must not begin or end with a space")
+    return secret
+
+
+def _database_url(text: str) -> str:
+    if not re.match(r"[a-z][a-z0-9+_]*://", text):
+        raise ValueError(
+            "must be a database URL, such as sqlite+aiosqlite:///mirror.db or postgresql+asyncpg://host/name"
+        )
+    return text
+
+
+def _database_shown(url: str) -> str:
+    # A driver takes a password among its options too.
+    return re.sub(r"\?.*", "?***", without_credentials(url), flags=re.DOTALL)
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Text = Annotated[str, AfterValidator(_printable)]
+WebUrl = Annotated[str, AfterValidator(web_url)]
+Host = Annotated[str, AfterValidator(_host)]
+AnyPath = Annotated[Path, BeforeValidator(_path)]
+NamedFolder = Annotated[AnyPath, AfterValidator(_named)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_items)]
+Hosts = Annotated[tuple[Host, ...], BeforeValidator(_items)]
+Secret = Annotated[
+    SecretStr, AfterValidator(_secret), PlainSerializer(lambda _: "***", return_type=str, when_used="json")
+]
+DatabaseUrl = Annotated[
+    str, AfterValidator(_database_url), PlainSerializer(_database_shown, return_type=str, when_used="json")
+]
+Level = Annotated[LogLevel, BeforeValidator(_upper)]
+Format = Annotated[LogFormat, BeforeValidator(_lower)]
+Redirects = Annotated[PrivateRedirects, BeforeValidator(_lower)]

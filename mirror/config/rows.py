@@ -1,0 +1,62 @@
+"""The settings as people and tools look at them: a table, the keys not acted on yet, a JSON schema. Secrets are ***."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mirror.config.loading import Loaded
+from mirror.config.sections import FIELDS, Settings, value_of
+
+NOT_YET = (
+    "cache.max_size",
+    "cache.min_free",
+    "cache.retention",
+    "cache.cleanup_interval",
+    "cache.partial_retention",
+    "security.allowed_models",
+    "security.blocked_models",
+    "security.rate_limit_requests",
+    "security.rate_limit_window",
+    "features.enable_api_proxy",
+)
+"""Settings that this version accepts without acting on them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One setting as it is shown."""
+
+    key: str
+    value_text: str
+    origin: str
+    description: str
+
+
+def not_yet(settings: Settings) -> list[str]:
+    """Return the keys set away from their defaults that this version does not act on."""
+    default = Settings()
+    return [key for key in NOT_YET if value_of(settings, key) != value_of(default, key)]
+
+
+def rows(loaded: Loaded) -> list[Row]:
+    """Return every setting in the order of the documentation."""
+    shown = loaded.settings.model_dump(mode="json")
+    return [
+        Row(key=key, value_text=_text(_at(shown, key)), origin=loaded.origins[key], description=field.description or "")
+        for key, field in FIELDS.items()
+    ]
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the file, without the aliases."""
+    return Settings.model_json_schema()
+
+
+def _at(tree: dict[str, Any], key: str) -> object:
+    section, _, name = key.rpartition(".")
+    value: object = (tree[section] if section else tree)[name]
+    return value
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,245 @@
+"""Every name of every setting: dotted keys, variables, names with units and those of older programs."""
+
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from mirror.config import Settings, load
+from mirror.config.aliases import NAMES, NOT_SETTINGS, VARIABLES
+from mirror.config.sections import FIELDS, value_of
+from mirror.errors import SettingsError
+
+SAMPLES = {
+    "offline": ("true", True),
+    "server.host": ("127.0.0.1", "127.0.0.1"),
+    "server.port": ("0", 0),
+    "server.shutdown": ("5s", 5),
+    "server.public_url": ("https://mirror.lan/ollama/", "https://mirror.lan/ollama"),
+    "cache.directory": ("/srv/models", Path("/srv/models")),
+    "cache.state": ("/srv/state", Path("/srv/state")),
+    "cache.max_size": ("100GB", 100 * 10**9),
+    "cache.min_free": ("50GB", 50 * 10**9),
+    "cache.retention": ("30d", 30 * 86_400),
+    "cache.cleanup_interval": ("3601", 3601),
+    "cache.partial_retention": ("1d", 86_400),
+    "cache.manifest_ttl": ("0", 0),
+    "cache.negative_ttl": ("2m", 120),
+    "cache.stale_hold": ("250ms", 0.25),
+    "cache.keep_filling": ("no", False),
+    "upstream.url": ("http://127.0.0.1:5000/prefix/", "http://127.0.0.1:5000/prefix"),
+    "upstream.host": ("hub.lan:5000", "hub.lan:5000"),
+    "upstream.timeout": ("1m", 60),
+    "upstream.stale_timeout": ("1s", 1),
+    "upstream.connect_timeout": ("3", 3),
+    "upstream.stall_timeout": ("15s", 15),
+    "upstream.connections": ("64", 64),
+    "upstream.max_connections": ("512", 512),
+    "upstream.max_concurrent_downloads": ("5", 5),
+    "upstream.retry_attempts": ("0", 0),
+    "upstream.retry_delay": ("0.5", 0.5),
+    "upstream.rate": ("20MB/s", 20_000_000),
+    "upstream.user_agent": ("test/1", "test/1"),
+    "upstream.key_file": ("/etc/key", Path("/etc/key")),
+    "upstream.realms": ("ollama.com, auth.lan:81,", ("ollama.com", "auth.lan:81")),
+    "upstream.private_redirects": ("Refuse", "refuse"),
+    "security.allowed_models": ("llama3.2, codellama,,mistral", ("llama3.2", "codellama", "mistral")),
+    "security.blocked_models": ("dangerous-model", ("dangerous-model",)),
+    "security.rate_limit_requests": ("100", 100),
+    "security.rate_limit_window": ("30s", 30),
+    "logging.level": ("debug", "DEBUG"),
+    "logging.format": ("JSON", "json"),
+    "logging.file": ("/var/log/mirror.log", Path("/var/log/mirror.log")),
+    "logging.max_file_size": ("1GiB", 1 << 30),
+    "logging.backup_count": ("0", 0),
+    "logging.access": ("off", False),
+    "features.enable_api_proxy": ("0", False),
+    "features.enable_metrics": ("false", False),
+    "features.enable_web_ui": ("false", False),
+    "database.url": ("postgresql+asyncpg://db/mirror", "postgresql+asyncpg://db/mirror"),
+}
+"""For each key a text that sets it away from its default, and what it then is."""
+
+SHORT = {
+    "HOST": "server.host",
+    "PORT": "server.port",
+    "CACHE_DIR": "cache.directory",
+    "CACHE_CLEANUP_INTERVAL": "cache.cleanup_interval",
+    "UPSTREAM_URL": "upstream.url",
+    "UPSTREAM_TIMEOUT": "upstream.timeout",
+    "MAX_CONCURRENT_DOWNLOADS": "upstream.max_concurrent_downloads",
+    "RETRY_ATTEMPTS": "upstream.retry_attempts",
+    "RETRY_DELAY": "upstream.retry_delay",
+    "ALLOWED_MODELS": "security.allowed_models",
+    "BLOCKED_MODELS": "security.blocked_models",
+    "RATE_LIMIT_REQUESTS": "security.rate_limit_requests",
+    "RATE_LIMIT_WINDOW": "security.rate_limit_window",
+    "LOG_LEVEL": "logging.level",
+    "LOG_FILE": "logging.file",
+}
+
+
+def test_there_is_a_sample_for_every_key() -> None:
+    """A new key joins these tests; the worker count and the secret have tests of their own."""
+    assert set(SAMPLES) == set(FIELDS) - {"server.workers", "security.api_key"}
+
+
+def written(key: str, text: str) -> str:
+    """Return YAML that sets ``key``."""
+    section, _, name = key.rpartition(".")
+    return f"{section}:\n  {name}: {text}\n" if section else f"{name}: {text}\n"
+
+
+@pytest.mark.parametrize("key", SAMPLES)
+def test_file_sets_every_key(key: str, tmp_path: Path) -> None:
+    """And the origin is the file."""
+    text, value = SAMPLES[key]
+    file = tmp_path / "config.yaml"
+    file.write_text(written(key, text))
+
+    loaded = load(file, {}, {})
+
+    assert value_of(loaded.settings, key) == value != value_of(Settings(), key)
+    assert loaded.origins == dict.fromkeys(FIELDS, "default") | {key: str(file)}
+    assert loaded.file == file
+
+
+@pytest.mark.parametrize("key", SAMPLES)
+def test_environment_sets_every_key(key: str) -> None:
+    """Under OLLAMA_MIRROR_SECTION_KEY."""
+    text, value = SAMPLES[key]
+    name = f"OLLAMA_MIRROR_{key.replace('.', '_').upper()}"
+
+    loaded = load(None, {name: text}, {})
+
+    assert value_of(loaded.settings, key) == value
+    assert loaded.origins[key] == f"environment {name}"
+
+
+@pytest.mark.parametrize("key", SAMPLES)
+def test_environment_names_a_file_for_every_key(key: str, tmp_path: Path) -> None:
+    """Under the same name with _FILE, as Docker's and systemd's secrets come."""
+    text, value = SAMPLES[key]
+    secret = tmp_path / "secret"
+    secret.write_text(f"  {text}\n")
+    name = f"OLLAMA_MIRROR_{key.replace('.', '_').upper()}_FILE"
+
+    loaded = load(None, {name: str(secret)}, {})
+
+    assert value_of(loaded.settings, key) == value
+    assert loaded.origins[key] == f"environment {name}"
+
+
+@pytest.mark.parametrize("key", SAMPLES)
+def test_flag_sets_every_key(key: str) -> None:
+    """Under its dotted key, with a text or with the value itself."""
+    text, value = SAMPLES[key]
+
+    for given in (text, value):
+        loaded = load(None, {}, {key: given})
+
+        assert value_of(loaded.settings, key) == value
+        assert loaded.origins[key] == "flag"
+
+
+@pytest.mark.parametrize(("short", "key"), SHORT.items())
+def test_environment_knows_the_older_names(short: str, key: str) -> None:
+    """Those of the first program do not all follow the form."""
+    text, value = SAMPLES[key]
+
+    assert value_of(load(None, {f"OLLAMA_MIRROR_{short}": text}, {}).settings, key) == value
+
+
+def test_older_names_of_the_worker_count_and_the_secret() -> None:
+    """They have no sample above."""
+    settings = load(None, {"OLLAMA_MIRROR_WORKERS": "1", "OLLAMA_MIRROR_API_KEY": "k"}, {}).settings
+
+    assert settings.server.workers == 1
+    assert settings.security.api_key is not None
+    assert settings.security.api_key.get_secret_value() == "k"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "key", "value"),
+    [
+        ("cache.dir", "/srv", "cache.directory", Path("/srv")),
+        ("cache.retention_days", "30", "cache.retention", 30 * 86_400),
+        ("cache.retention_days", "0.5", "cache.retention", 43_200),
+        ("cache.retention_days", "12h", "cache.retention", 43_200),
+        ("cache.max_size_gb", "100", "cache.max_size", 100 * 10**9),
+        ("cache.max_size_gb", "1.5", "cache.max_size", 1_500_000_000),
+        ("logging.max_file_size_mb", "20", "logging.max_file_size", 20_000_000),
+        ("upstream.stall_timeout_s", "15", "upstream.stall_timeout", 15),
+        ("server.shutdown_s", "7.5", "server.shutdown", 7.5),
+    ],
+)
+def test_number_under_a_name_with_a_unit_is_in_that_unit(
+    name: str, text: str, key: str, value: object, tmp_path: Path
+) -> None:
+    """In the file and in the environment; a text that brings its own unit says more than the name."""
+    file = tmp_path / "config.yaml"
+    file.write_text(written(name, text))
+    variable = f"OLLAMA_MIRROR_{name.replace('.', '_').upper()}"
+
+    from_file, from_environment = load(file, {}, {}), load(None, {variable: text}, {})
+
+    assert value_of(from_file.settings, key) == value == value_of(from_environment.settings, key)
+    assert from_file.origins[key] == f"{file}, {name}"
+    assert from_environment.origins[key] == f"environment {variable}"
+
+
+@pytest.mark.parametrize("name", [name for name, alias in NAMES.items() if alias.unit])
+def test_every_name_with_a_unit_agrees_with_the_unit_written_out(name: str) -> None:
+    """Whatever keys come, their aliases follow."""
+    alias = NAMES[name]
+    variable = f"OLLAMA_MIRROR_{name.replace('.', '_').upper()}"
+
+    aliased, plain = load(None, {variable: "2"}, {}), load(None, {}, {alias.key: f"2{alias.unit}"})
+
+    assert aliased.settings == plain.settings != Settings()
+
+
+def test_no_two_settings_share_a_variable() -> None:
+    """Not even by _FILE, by which logging.file and upstream.key_file end."""
+    regular = [f"OLLAMA_MIRROR_{name.replace('.', '_').upper()}" for name in NAMES]
+    pointing = {f"{name}_FILE" for name in VARIABLES}
+
+    assert [name for name, group in groupby(sorted(regular)) if len(list(group)) > 1] == []
+    assert pointing.isdisjoint(VARIABLES)
+    assert NOT_SETTINGS.isdisjoint({*VARIABLES, *pointing})
+
+
+@pytest.mark.parametrize(
+    ("environ", "agree"),
+    [
+        ({"OLLAMA_MIRROR_PORT": "1", "OLLAMA_MIRROR_SERVER_PORT": "01"}, True),
+        ({"OLLAMA_MIRROR_CACHE_RETENTION": "1w", "OLLAMA_MIRROR_CACHE_RETENTION_DAYS": "7"}, True),
+        ({"OLLAMA_MIRROR_PORT": "x", "OLLAMA_MIRROR_SERVER_PORT": "y"}, False),
+        ({"OLLAMA_MIRROR_CACHE_RETENTION": "8d", "OLLAMA_MIRROR_CACHE_RETENTION_DAYS": "7"}, False),
+        ({"OLLAMA_MIRROR_API_KEY": "hunter2", "OLLAMA_MIRROR_SECURITY_API_KEY": "hunter3"}, False),
+    ],
+)
+def test_two_variables_for_one_key_must_agree(environ: dict[str, str], *, agree: bool) -> None:
+    """Which one would win is nothing a person can know; the message holds both names and no value."""
+    if agree:
+        load(None, environ, {})
+        return
+    with pytest.raises(SettingsError, match="set it to different values; keep one of them") as refused:
+        load(None, environ, {})
+
+    assert all(name in refused.value.problem for name in environ)
+    assert "hunter" not in str(refused.value)
+
+
+def test_two_names_in_a_file_must_agree(tmp_path: Path) -> None:
+    """As in the environment."""
+    file = tmp_path / "config.yaml"
+    file.write_text("cache:\n  max_size: 1GB\n  max_size_gb: 2\n")
+
+    with pytest.raises(SettingsError) as refused:
+        load(file, {}, {})
+
+    assert str(refused.value) == (
+        "cache.max_size: cache.max_size and cache.max_size_gb set it to different values; keep one of them "
+        f"(from {file}, cache.max_size_gb)"
+    )
