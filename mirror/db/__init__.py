@@ -1,1 +1,9 @@
-"""TBD."""
+"""The database: an engine, its tables, their migrations. Touches the database alone.
+
+It holds what may be lost: no model depends on it, and it may be deleted at any time while the mirror is stopped.
+"""
+
+from mirror.db.engine import open_database
+from mirror.db.ledger import Ledger, ModelUse, Traffic
+
+__all__ = ["Ledger", "ModelUse", "Traffic", "open_database"]

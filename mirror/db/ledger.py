@@ -1,0 +1,138 @@
+"""What is counted and remembered of models and bytes: kept in memory, written in batches."""
+
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from mirror.db.tables import model_uses, traffic
+from mirror.events import BlobServed, BytesFetched, Event, ManifestServed, ModelRemoved, Served
+from mirror.values import ModelName
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """When a model's tag was last confirmed upstream and last asked for (aware UTC), and how often."""
+
+    checked_at: datetime | None = None
+    used_at: datetime | None = None
+    uses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Blob requests and bytes; of one day or of all."""
+
+    hits: int = 0
+    misses: int = 0
+    served_bytes: int = 0
+    fetched_bytes: int = 0
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        pairs = zip(asdict(self).items(), asdict(other).values(), strict=True)
+        return Traffic(**{name: mine + theirs for (name, mine), theirs in pairs})
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes that clients got and nobody had to fetch."""
+        return max(0, self.served_bytes - self.fetched_bytes)
+
+
+class Ledger:
+    """Listens to the news and remembers. For the event loop's thread; ``flush`` writes what changed.
+
+    A database that cannot be written costs nothing but the memory of it: it is tried again at the next flush.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._uses: dict[str, ModelUse] = {}
+        self._days: dict[str, Traffic] = {}
+        self._changed_uses: set[str] = set()
+        self._changed_days: set[str] = set()
+
+    async def load(self) -> None:
+        """Read what earlier processes wrote."""
+        async with self._engine.connect() as connection:
+            for row in await connection.execute(select(model_uses)):
+                self._uses[row.name] = ModelUse(_aware(row.checked_at), _aware(row.used_at), row.uses)
+            for row in await connection.execute(select(traffic)):
+                self._days[row.day] = Traffic(row.hits, row.misses, row.served_bytes, row.fetched_bytes)
+
+    def hear(self, event: Event) -> None:
+        """Take note of one piece of news; the tap for ``Events``."""
+        match event:
+            case ManifestServed(name):
+                use = self.use(name)
+                self._set(name, replace(use, used_at=datetime.now(UTC), uses=use.uses + 1))
+            case BlobServed(_, _, result, sent):
+                hit = result is Served.HIT
+                self._count(Traffic(hits=hit, misses=not hit, served_bytes=sent))
+            case BytesFetched(_, count):
+                self._count(Traffic(fetched_bytes=count))
+            case ModelRemoved(name):
+                self._set(name, ModelUse())
+            case _:
+                pass
+
+    def use(self, name: ModelName) -> ModelUse:
+        """Return what is remembered of a model, whatever the letter case of its name."""
+        return self._uses.get(str(name.folded), ModelUse())
+
+    def checked_at(self, name: ModelName) -> datetime | None:
+        """Return when the upstream last confirmed what the tag means."""
+        return self.use(name).checked_at
+
+    def checked(self, name: ModelName, when: datetime) -> None:
+        """The upstream has just confirmed what the tag means."""
+        self._set(name, replace(self.use(name), checked_at=when))
+
+    @property
+    def total(self) -> Traffic:
+        """Everything since the database was begun."""
+        return sum(self._days.values(), Traffic())
+
+    async def flush(self) -> None:
+        """Write what changed since the last time."""
+        uses = [{"name": name, **asdict(self._uses[name])} for name in self._changed_uses]
+        days = [{"day": day, **asdict(self._days[day])} for day in self._changed_days]
+        changed = self._changed_uses, self._changed_days
+        self._changed_uses, self._changed_days = set(), set()
+        try:
+            async with self._engine.begin() as connection:
+                for table, key, rows in ((model_uses, "name", uses), (traffic, "day", days)):
+                    if rows:
+                        await connection.execute(self._upsert(table, key), rows)
+        except SQLAlchemyError as error:
+            log.warning("database not written", problem=str(error))
+            self._changed_uses |= changed[0]
+            self._changed_days |= changed[1]
+
+    def _upsert(self, table: Any, key: str) -> Any:
+        insert = postgresql_insert if self._engine.dialect.name == "postgresql" else sqlite_insert
+        statement = insert(table)
+        others = {column.name: statement.excluded[column.name] for column in table.columns if column.name != key}
+        return statement.on_conflict_do_update(index_elements=[key], set_=others)
+
+    def _set(self, name: ModelName, use: ModelUse) -> None:
+        key = str(name.folded)
+        self._uses[key] = use
+        self._changed_uses.add(key)
+
+    def _count(self, more: Traffic) -> None:
+        day = datetime.now(UTC).date().isoformat()
+        self._days[day] = self._days.get(day, Traffic()) + more
+        self._changed_days.add(day)
+
+
+def _aware(when: datetime | None) -> datetime | None:
+    """SQLite keeps no zone: what was written was UTC."""
+    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
