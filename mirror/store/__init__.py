@@ -1,1 +1,27 @@
-"""TBD."""
+"""Bytes at rest: proven blobs, complete models, partials on their way in. Touches the disk and nothing else.
+
+Public are the Store and the values it hands out; paths are built in ``layout`` and nowhere else.
+"""
+
+from mirror.store.blobs import BlobStore, OpenBlob
+from mirror.store.layout import Layout
+from mirror.store.lock import StoreLock, holder
+from mirror.store.manifests import ManifestShelf, StoredManifest
+from mirror.store.partial import Partial
+from mirror.store.store import Store
+from mirror.store.verify import Problem, Progress, verify
+
+__all__ = [
+    "BlobStore",
+    "Layout",
+    "ManifestShelf",
+    "OpenBlob",
+    "Partial",
+    "Problem",
+    "Progress",
+    "Store",
+    "StoreLock",
+    "StoredManifest",
+    "holder",
+    "verify",
+]

@@ -1,0 +1,136 @@
+"""Where everything lies on disk: the one place that turns names into paths."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirror.errors import StoreUnusable
+from mirror.values import Digest, Invalid, ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tree of ``root`` is byte for byte what Ollama calls OLLAMA_MODELS; ``state`` lies outside it.
+
+    Ollama deletes at its start what it does not know inside ``blobs/`` and stops listing for what it does not
+    know inside ``manifests/`` (docs/protocol.md §2), so nothing of ours is ever put there.
+    """
+
+    root: Path
+    state: Path
+
+    @property
+    def blobs(self) -> Path:
+        """Proven blobs, one flat folder."""
+        return self.root / "blobs"
+
+    @property
+    def manifests(self) -> Path:
+        """Manifests of complete models: host/namespace/model/tag."""
+        return self.root / "manifests"
+
+    @property
+    def partials(self) -> Path:
+        """Blobs on their way in, each with the record of what is there."""
+        return self.state / "partial"
+
+    @property
+    def staged(self) -> Path:
+        """Manifests whose blobs are not all here, in the same four levels."""
+        return self.state / "staged"
+
+    @property
+    def quarantine(self) -> Path:
+        """What carried a blob's name and was none."""
+        return self.state / "quarantine"
+
+    @property
+    def temporary(self) -> Path:
+        """Files being written before they are renamed into place; emptied at every start."""
+        return self.state / "tmp"
+
+    def blob(self, digest: Digest) -> Path:
+        """Where the proven blob is."""
+        return self.blobs / digest.filename
+
+    def partial(self, digest: Digest) -> Path:
+        """Where the blob grows: a sparse file of its full size."""
+        return self.partials / digest.hex
+
+    def record(self, digest: Digest) -> Path:
+        """Where it is written which ranges of the partial are on disk."""
+        return self.partials / f"{digest.hex}.json"
+
+    def manifest(self, name: ModelName) -> Path:
+        """Where a complete model's manifest is."""
+        return self.manifests.joinpath(name.host, name.namespace, name.model, name.tag)
+
+    def staged_manifest(self, name: ModelName) -> Path:
+        """Where a manifest waits for its blobs."""
+        return self.staged.joinpath(name.host, name.namespace, name.model, name.tag)
+
+    def make(self) -> None:
+        """Create what is missing, and check that a rename can carry files from ``state`` into the tree.
+
+        Raises:
+            StoreUnusable: a folder cannot be made or written, or the two lie on different file systems.
+        """
+        try:
+            self.root.mkdir(exist_ok=True)
+            self.state.mkdir(mode=0o700, exist_ok=True)
+            folders = (
+                self.blobs,
+                self.manifests,
+                self.partials,
+                self.staged,
+                self.quarantine,
+                self.temporary,
+            )
+            for folder in folders:
+                folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreUnusable(f"cannot make {error.filename}: {error.strerror}") from error
+        for folder in (self.blobs, self.manifests, self.partials, self.temporary):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise StoreUnusable(f"cannot write in {folder}")
+        if self.state.stat().st_dev != self.blobs.stat().st_dev:
+            raise StoreUnusable(f"{self.state} must be on the same file system as {self.root}")
+
+    def names(self, base: Path) -> Iterator[ModelName]:
+        """Yield the names of the manifests below ``base``; what is not a name is passed over."""
+        with suppress(FileNotFoundError):
+            for path in sorted(base.glob("*/*/*/*")):
+                with suppress(Invalid):
+                    if path.is_file():
+                        yield ModelName(*path.relative_to(base).parts)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` survive a loss of power (fsync of a directory)."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_whole(target: Path, content: bytes, temporary: Path) -> None:
+    """Put ``content`` at ``target`` so that any reader, and any crash, sees the old file or all of the new one.
+
+    Missing folders on the way are made. Raises OSError; the target is then untouched.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_folder(target.parent)

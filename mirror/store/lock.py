@@ -1,0 +1,72 @@
+"""One process at a time may change a store."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Self
+
+from mirror.errors import StoreBusy, StoreUnusable
+
+
+class StoreLock:
+    """A lock on a store that ends with the process that holds it, however that ends (flock).
+
+    The file says who holds it and, when that is a server, where it listens, so that commands can find it.
+    """
+
+    def __init__(self, path: Path, holder: str) -> None:
+        self._path = path
+        self._holder = f"{holder} (process {os.getpid()})"
+        self._fd = -1
+
+    def take(self) -> Self:
+        """Take the lock now, or raise StoreBusy; StoreUnusable where the file cannot be made."""
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreUnusable(f"cannot open {self._path}: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise _busy(self._path) from None
+        self._fd = fd
+        self.announce(None)
+        return self
+
+    def announce(self, url: str | None) -> None:
+        """Say in the file where this holder listens."""
+        said = json.dumps({"holder": self._holder, "url": url}).encode()
+        os.pwrite(self._fd, said, 0)
+        os.ftruncate(self._fd, len(said))
+
+    def release(self) -> None:
+        """Give it up; harmless when not held. The file stays, for it is what others lock."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def holder(path: Path) -> StoreBusy | None:
+    """Say who holds the lock at ``path``, or None when nobody does. Changes nothing."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _busy(path)
+    else:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _busy(path: Path) -> StoreBusy:
+    try:
+        said = json.loads(path.read_bytes())
+        return StoreBusy(str(said["holder"]), said["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return StoreBusy("another process", None)

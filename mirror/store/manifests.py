@@ -1,0 +1,134 @@
+"""Manifests at rest, and an index of them in memory."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from mirror.store.layout import Layout, write_whole
+from mirror.values import Descriptor, Digest, InvalidManifest, Manifest, ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """What the index knows of one manifest. ``written_at`` is an aware UTC instant; ``size`` is the model's."""
+
+    name: ModelName
+    digest: Digest
+    size: int
+    written_at: datetime
+    blobs: tuple[Descriptor, ...]
+    path: Path
+
+
+class ManifestShelf:
+    """Manifests in one four-level tree, found by name whatever its letter case, and by digest.
+
+    There are two: complete models, and those that wait for their blobs. The index is of the event loop's
+    thread; ``load`` and ``write`` block on the disk and run in a thread.
+    """
+
+    def __init__(self, layout: Layout, base: Path) -> None:
+        self._layout = layout
+        self._base = base
+        self._by_name: dict[ModelName, StoredManifest] = {}
+        self._by_digest: dict[Digest, ModelName] = {}
+        self._raw: dict[Path, Manifest] = {}
+
+    def load(self) -> list[tuple[Path, str]]:
+        """Read the whole tree; return what could not be read as (path, problem). Those are left alone."""
+        broken = []
+        for name in self._layout.names(self._base):
+            path = self._path(name)
+            try:
+                self.note(name, Manifest.parse(path.read_bytes()))
+            except (InvalidManifest, OSError) as error:
+                broken.append((path, str(error)))
+        return broken
+
+    def find(self, name: ModelName) -> StoredManifest | None:
+        """Return what the index has under ``name``, comparing without letter case."""
+        return self._by_name.get(name.folded)
+
+    def read(self, stored: StoredManifest) -> Manifest | None:
+        """Return the manifest itself; None when the file is gone or is another one by now."""
+        kept = self._raw.get(stored.path)
+        if kept is None or kept.digest != stored.digest:
+            try:
+                kept = Manifest.parse(stored.path.read_bytes())
+            except (OSError, InvalidManifest):
+                return None
+            self._keep(stored.path, kept)
+        return kept if kept.digest == stored.digest else None
+
+    def find_digest(self, digest: Digest) -> StoredManifest | None:
+        """Return a manifest by the digest of its bytes."""
+        name = self._by_digest.get(digest)
+        return self._by_name.get(name) if name else None
+
+    def write(self, name: ModelName, manifest: Manifest) -> None:
+        """Put the raw bytes in place, whole or not at all. Blocks; the index is for ``note`` to change."""
+        write_whole(self._path(name), manifest.raw, self._layout.temporary / uuid4().hex)
+
+    def note(self, name: ModelName, manifest: Manifest) -> StoredManifest:
+        """Put what ``write`` wrote into the index."""
+        self.forget(name)
+        path = self._path(name)
+        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        stored = StoredManifest(name, manifest.digest, manifest.size, written, manifest.blobs, path)
+        self._by_name[name.folded] = stored
+        self._by_digest[manifest.digest] = name.folded
+        self._keep(path, manifest)
+        return stored
+
+    def remove(self, name: ModelName) -> StoredManifest | None:
+        """Take a manifest off the disk and out of the index, with the folders it leaves empty."""
+        stored = self.forget(name)
+        if stored is not None:
+            stored.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                for folder in list(stored.path.parents)[:3]:
+                    folder.rmdir()
+        return stored
+
+    def forget(self, name: ModelName) -> StoredManifest | None:
+        """Take a manifest out of the index only."""
+        stored = self._by_name.pop(name.folded, None)
+        if stored is not None:
+            self._raw.pop(stored.path, None)
+            if self._by_digest.get(stored.digest) == name.folded:
+                del self._by_digest[stored.digest]
+        return stored
+
+    def naming(self, digest: Digest) -> list[StoredManifest]:
+        """Return the manifests that name a blob."""
+        return [one for one in self._by_name.values() if any(digest == blob.digest for blob in one.blobs)]
+
+    def __iter__(self) -> Iterator[StoredManifest]:
+        return iter(tuple(self._by_name.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def _path(self, name: ModelName) -> Path:
+        known = self._by_name.get(name.folded)
+        return known.path if known else self._base.joinpath(name.host, name.namespace, name.model, name.tag)
+
+    def _keep(self, path: Path, manifest: Manifest) -> None:
+        """Remember the parsed manifest, at most 256 of them: what is asked again is asked soon."""
+        while len(self._raw) >= 256:
+            del self._raw[next(iter(self._raw))]
+        self._raw[path] = manifest
+
+
+def named(shelves: Iterable[ManifestShelf]) -> set[Digest]:
+    """Return every digest that a manifest on these shelves names."""
+    return {blob.digest for shelf in shelves for stored in shelf for blob in stored.blobs}
+
+
+def touch(path: Path, when: datetime) -> None:
+    """Set a manifest's time, which Ollama shows as the model's."""
+    os.utime(path, (when.timestamp(), when.timestamp()))

@@ -1,0 +1,171 @@
+"""A blob on its way in: bytes at rest that are not yet proven."""
+
+import errno
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from mirror.errors import DigestMismatch, StoreFull
+from mirror.store.layout import Layout, sync_folder
+from mirror.values import ByteRange, Digest, RangeSet
+
+_NO_ROOM = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOENT,
+}
+_HASH_BYTES = 4 << 20
+
+
+def full(error: OSError) -> StoreFull:
+    """Return the StoreFull that an OSError on a write means."""
+    return StoreFull(f"the store cannot be written: {error.strerror}")
+
+
+class Partial:
+    """A sparse file of the blob's full size, and a record of the ranges of it that are durable.
+
+    ``write`` may be called from any number of threads at once, for ranges that do not overlap; ``record``,
+    ``advance`` and ``publish`` from one thread at a time. After ``kill -9`` the next ``open`` finds what the last
+    ``record`` said. The descriptor ``fd`` may be read (and sent) by anybody until ``close``.
+    """
+
+    def __init__(self, layout: Layout, digest: Digest, size: int, fd: int, have: RangeSet) -> None:
+        self._layout = layout
+        self.digest = digest
+        self.size = size
+        self.fd = fd
+        self.resumed = have
+        self._sha256 = hashlib.sha256()
+        self.hashed = 0
+
+    @classmethod
+    def open(cls, layout: Layout, digest: Digest, size: int) -> Self:
+        """Go on with what is there of the blob, or begin; ``resumed`` is what is there.
+
+        Raises:
+            StoreFull: there is no room for the rest of it, or nothing can be written.
+        """
+        have = _recorded(layout, digest, size)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if have.total else os.O_TRUNC)
+            fd = os.open(layout.partial(digest), flags, 0o644)
+        except OSError as error:
+            raise full(error) from error
+        try:
+            os.ftruncate(fd, size)
+        except OSError as error:
+            os.close(fd)
+            raise full(error) from error
+        return cls(layout, digest, size, fd, have)
+
+    def write(self, offset: int, content: bytes) -> None:
+        """Put ``content`` at ``offset``. Raises StoreFull; what was written before it stays."""
+        try:
+            rest = memoryview(content)
+            while rest:
+                written = os.pwrite(self.fd, rest, offset)
+                offset += written
+                rest = rest[written:]
+        except OSError as error:
+            raise full(error) from error
+
+    def record(self, have: RangeSet) -> None:
+        """Make the bytes of ``have`` durable, then write down that they are. Blocks on the disk."""
+        said = {"size": self.size, "ranges": [[span.start, span.stop] for span in have]}
+        record = self._layout.record(self.digest)
+        new = record.with_suffix(".new")
+        try:
+            os.fdatasync(self.fd)
+            new.write_text(json.dumps(said))
+            os.replace(new, record)
+        except OSError as error:
+            raise full(error) from error
+
+    def advance(self, front: int) -> None:
+        """Hash on to ``front``, up to which every byte must be there. Blocks on the processor."""
+        buffer = memoryview(bytearray(min(_HASH_BYTES, max(1, front - self.hashed))))
+        while self.hashed < front:
+            count = os.preadv(self.fd, [buffer[: front - self.hashed]], self.hashed)
+            self._sha256.update(buffer[:count])
+            self.hashed += count
+
+    def prove(self) -> None:
+        """Raise DigestMismatch unless all of it is hashed and is what its name says."""
+        got = Digest(self._sha256.hexdigest())
+        if self.hashed != self.size or got != self.digest:
+            raise DigestMismatch(self.digest, got)
+
+    def publish(self) -> None:
+        """Give the proven bytes the blob's name: the one gate into ``blobs/``. Blocks on the disk.
+
+        Raises:
+            DigestMismatch: they are not proven; nothing was published.
+            StoreFull: the disk would not take them.
+        """
+        self.prove()
+        try:
+            os.fsync(self.fd)
+            os.replace(self._layout.partial(self.digest), self._layout.blob(self.digest))
+            sync_folder(self._layout.blobs)
+        except OSError as error:
+            raise full(error) from error
+        with suppress(OSError):
+            self._layout.record(self.digest).unlink(missing_ok=True)
+
+    def drop(self) -> None:
+        """Throw the bytes away. The descriptor stays open for those who still read."""
+        for path in (self._layout.record(self.digest), self._layout.partial(self.digest)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the descriptor; what is recorded stays for the next ``open``."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _recorded(layout: Layout, digest: Digest, size: int) -> RangeSet:
+    """What a former process wrote down, if it still fits: a file of this size with these ranges in it."""
+    try:
+        said = json.loads(layout.record(digest).read_bytes())
+        if said["size"] == size and layout.partial(digest).stat().st_size == size:
+            have = RangeSet(ByteRange(start, stop) for start, stop in said["ranges"])
+            return have if have.end_from(0) <= size and not list(_beyond(have, size)) else RangeSet()
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return RangeSet()
+
+
+def _beyond(have: RangeSet, size: int) -> list[ByteRange]:
+    return [span for span in have if span.stop > size]
+
+
+def require_room(layout: Layout, size: int) -> None:
+    """Raise StoreFull unless the store's file system has room for ``size`` more bytes."""
+    try:
+        room = os.statvfs(layout.partials)
+    except OSError as error:
+        raise full(error) from error
+    if room.f_bavail * room.f_frsize < size:
+        raise StoreFull(f"no room for {size} bytes on the store's file system")
+
+
+def leftovers(layout: Layout) -> list[tuple[Path, Digest, int]]:
+    """The partials on disk that can be gone on with: path, digest and bytes there."""
+    found = []
+    for path in sorted(layout.partials.glob("*.json")):
+        with suppress(ValueError, OSError, KeyError, TypeError):
+            digest = Digest.parse(f"sha256:{path.stem}")
+            size = int(json.loads(path.read_bytes())["size"])
+            found.append((layout.partial(digest), digest, _recorded(layout, digest, size).total))
+    return found
