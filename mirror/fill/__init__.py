@@ -1,1 +1,12 @@
-"""TBD."""
+"""From upstream into the store, while readers already read.
+
+One fill per digest with any number of readers, what a tag means now, and whole models. Touches the disk through
+``store`` and the network through ``upstream``; its tasks run in a group that somebody waits in.
+"""
+
+from mirror.fill.fill import Fill, FillReader
+from mirror.fill.fills import Fills
+from mirror.fill.pull import Puller, PullProgress
+from mirror.fill.tags import Answer, Tags
+
+__all__ = ["Answer", "Fill", "FillReader", "Fills", "PullProgress", "Puller", "Tags"]

@@ -1,0 +1,164 @@
+"""All fills: one per digest, however many want it."""
+
+import asyncio
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from mirror.config import Settings
+from mirror.errors import DigestMismatch, StoreError
+from mirror.events import Events, NotKept
+from mirror.fill.fill import Fill, FillSettings
+from mirror.store import Partial, Store
+from mirror.upstream import Address, Transfer, Upstream
+from mirror.values import Digest, ModelName
+
+_MISMATCHES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BlobOf:
+    """One blob of one upstream's repository, as a fill's source."""
+
+    upstream: Upstream
+    name: ModelName
+    digest: Digest
+    size: int | None
+
+    async def locate(self) -> Address:
+        """Resolve it anew; raises UpstreamError."""
+        return await self.upstream.locate(self.name.repository, self.digest, self.size)
+
+    async def carry(self, address: Address, transfer: Transfer) -> None:
+        """Bring in one range."""
+        await self.upstream.carry(address, transfer)
+
+
+class Fills:
+    """Starts fills in the task group it is given, joins readers to running ones, shares connections fairly.
+
+    For the event loop's thread. The group and the threads for hashing belong to the caller, who waits in the group.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        upstream: Upstream,
+        settings: Settings,
+        events: Events,
+        group: asyncio.TaskGroup,
+        threads: Executor,
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._events = events
+        self._group = group
+        self._running: dict[Digest, Fill] = {}
+        self._opening: dict[Digest, asyncio.Lock] = {}
+        self._threads = threads
+        self._connections = settings.upstream.max_connections
+        self._keep_filling = settings.cache.keep_filling
+        self._tries = FillSettings(
+            connections=settings.upstream.connections,
+            retry_attempts=settings.upstream.retry_attempts,
+            retry_delay_s=settings.upstream.retry_delay,
+            stall_timeout_s=settings.upstream.stall_timeout,
+        )
+
+    def running(self, digest: Digest) -> Fill | None:
+        """Return the fill of a blob that is on its way in."""
+        return self._running.get(digest)
+
+    @property
+    def in_flight(self) -> tuple[Fill, ...]:
+        """Every running fill."""
+        return tuple(self._running.values())
+
+    async def open(self, name: ModelName, digest: Digest, size: int | None) -> Fill | None:
+        """Join the fill of a blob or start one; None when it is in the store by now.
+
+        ``size`` is what a manifest says; the upstream is asked where nobody knows.
+
+        Raises:
+            StoreFull: it cannot be kept; the caller may pass the bytes through instead.
+            UpstreamError: only where the size had to be asked.
+        """
+        fill = self._running.get(digest)
+        if fill is not None:
+            return fill
+        if size is not None:
+            return self._start(name, digest, size, None, 1)
+        async with self._opening.setdefault(digest, asyncio.Lock()):
+            fill = self._running.get(digest)
+            if fill is not None:
+                return fill
+            address = await self._upstream.locate(name.repository, digest, None)
+        self._opening.pop(digest, None)
+        return self._running.get(digest) or self._start(name, digest, address.size, address, 1)
+
+    def park(self) -> None:
+        """Stop every fill and keep what is here; each ends soon after."""
+        for fill in self.in_flight:
+            fill.park()
+
+    def left(self, fill: Fill) -> None:
+        """A reader has left: the others' shares change, and a fill nobody wants may be parked."""
+        if not fill.wanted and not self._keep_filling:
+            fill.park()
+        self._share()
+
+    def _start(self, name: ModelName, digest: Digest, size: int, address: Address | None, attempt: int) -> Fill | None:
+        # no await until the fill is in the table: two callers must not start one each
+        if self._store.blobs.size(digest) is not None:
+            return None
+        try:
+            partial = self._room_for(digest, size)
+        except StoreError as error:
+            self._events.publish(NotKept(digest, str(error)))
+            raise
+        fill = Fill(
+            partial,
+            BlobOf(self._upstream, name, digest, size),
+            address,
+            self._tries,
+            self._events,
+            self._threads,
+            allowance=self._allowance,
+            published=self._store.arrived,
+        )
+        self._running[digest] = fill
+        self._group.create_task(self._run(fill, name, attempt), name=f"fill {digest.short}")
+        self._share()
+        return fill
+
+    async def _run(self, fill: Fill, name: ModelName, attempt: int) -> None:
+        try:
+            await fill.run()
+        finally:
+            del self._running[fill.digest]
+            self._share()
+        if isinstance(fill.error, DigestMismatch) and attempt < _MISMATCHES:
+            self._start(name, fill.digest, fill.size, None, attempt + 1)
+
+    def _room_for(self, digest: Digest, size: int) -> Partial:
+        """Open a partial; StoreFull where there is no room beside what the running fills will still need."""
+        promised = sum(fill.size - fill.here for fill in self.in_flight)
+        partial = Partial.open(self._store.layout, digest, size)
+        try:
+            self._store.require_room(size - partial.resumed.total + promised)
+        except StoreError:
+            if not partial.resumed.total:
+                partial.drop()
+            partial.close()
+            raise
+        return partial
+
+    def _allowance(self, fill: Fill) -> int:
+        """How many connections a fill may use: those with readers share, those fetched ahead get one meanwhile."""
+        urgent = sum(one.urgent for one in self.in_flight)
+        if not urgent or fill.urgent:
+            return max(1, self._connections // max(1, urgent or len(self._running)))
+        return 1
+
+    def _share(self) -> None:
+        for fill in self.in_flight:
+            fill.wake()

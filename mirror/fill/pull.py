@@ -1,0 +1,130 @@
+"""A whole model into the store, with progress."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mirror.errors import BrokenStore, StaleAddress
+from mirror.fill.fills import Fills
+from mirror.fill.tags import Tags
+from mirror.store import Store
+from mirror.values import Descriptor, Digest, Manifest, ModelName
+
+_AT_ONCE = 3
+_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a pull is: bytes here of the model's blobs, of ``total``; ``fetched`` of them came just now."""
+
+    name: ModelName
+    done: int
+    total: int
+    fetched: int
+
+
+class Puller:
+    """Brings models in by their names, a few blobs at once. For the event loop's thread."""
+
+    def __init__(self, store: Store, tags: Tags, fills: Fills) -> None:
+        self._store = store
+        self._tags = tags
+        self._fills = fills
+
+    async def pull(self, name: ModelName, report: Callable[[PullProgress], None]) -> PullProgress:
+        """Fetch what is missing of a model; when it returns, the model is complete in the store.
+
+        ``report`` is called with progress several times a second. The bytes of a failed pull are kept.
+
+        Raises:
+            UpstreamError, DigestMismatch, StoreFull: the first thing that could not be done.
+            BrokenStore: every blob came, and yet the model is not complete.
+        """
+        manifest = await self._tags.refresh(name)
+        blobs = await self._every_blob(name, manifest)
+        meter = _Meter(name, blobs, self._store, self._fills)
+        reporting = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_report(meter, report, reporting))
+                await self._fetch_all(name, blobs, meter)
+                reporting.set()
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+        stored = self._store.find(name)
+        if stored is None or self._store.missing(stored):
+            raise BrokenStore(f"{name.short} is not complete though all of it was fetched; try again")
+        final = meter.now()
+        report(final)
+        return final
+
+    async def _every_blob(self, name: ModelName, manifest: Manifest) -> tuple[Descriptor, ...]:
+        """The blobs to fetch; the manifests an index names are fetched here, and what they name is added."""
+        blobs = {one.digest: one for one in (*manifest.layers, *((manifest.config,) if manifest.config else ()))}
+        for child in manifest.children:
+            answer = await self._tags.by_digest(name, child.digest)
+            await self._store.put_small_blob(answer.manifest.raw)
+            blobs |= {one.digest: one for one in await self._every_blob(name, answer.manifest)}
+        return tuple(blobs.values())
+
+    async def _fetch_all(self, name: ModelName, blobs: tuple[Descriptor, ...], meter: "_Meter") -> None:
+        places = asyncio.Semaphore(_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for blob in blobs:
+                if self._store.blobs.size(blob.digest) is None:
+                    group.create_task(self._fetch(name, blob, places, meter))
+
+    async def _fetch(self, name: ModelName, blob: Descriptor, places: asyncio.Semaphore, meter: "_Meter") -> None:
+        async with places:
+            while (fill := await self._fills.open(name, blob.digest, blob.size)) is not None:
+                fill.wanted += 1
+                try:
+                    await fill.ended.wait()
+                finally:
+                    fill.wanted -= 1
+                    meter.fetched += fill.fetched
+                if fill.error is not None:
+                    raise fill.error
+                if self._store.blobs.size(blob.digest) is None:
+                    raise StaleAddress(f"the fill of {blob.digest.short} was parked")
+
+
+class _Meter:
+    """Counts what is here of a pull's blobs."""
+
+    def __init__(self, name: ModelName, blobs: tuple[Descriptor, ...], store: Store, fills: Fills) -> None:
+        self._name = name
+        self._blobs = blobs
+        self._store = store
+        self._fills = fills
+        self._whole: set[Digest] = set()
+        self.fetched = 0
+
+    def now(self) -> PullProgress:
+        """Return the progress at this moment."""
+        done = fetched = 0
+        for blob in self._blobs:
+            fill = self._fills.running(blob.digest)
+            if fill is not None:
+                done += fill.here
+                fetched += fill.fetched
+            elif blob.digest in self._whole or self._store.blobs.size(blob.digest) is not None:
+                self._whole.add(blob.digest)
+                done += blob.size
+        total = sum(blob.size for blob in self._blobs)
+        return PullProgress(self._name, done, total, self.fetched + fetched)
+
+
+async def _report(meter: _Meter, report: Callable[[PullProgress], None], until: asyncio.Event) -> None:
+    while not until.is_set():
+        report(meter.now())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_EVERY_S):
+                await until.wait()
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,168 @@
+"""Which manifest a tag has now: from the store while it is fresh, else from upstream, else stale."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from diskcache import Cache
+
+from mirror.config import Settings
+from mirror.db import Ledger
+from mirror.errors import NotFoundUpstream, Offline, StoreFull, UpstreamError
+from mirror.events import Served
+from mirror.store import Store
+from mirror.upstream import Upstream
+from mirror.values import Digest, Manifest, ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A manifest and where it came from; ``age_s`` is the time since the upstream last confirmed it."""
+
+    manifest: Manifest
+    served: Served
+    age_s: float
+
+
+class Tags:
+    """Answers for manifests, one question at a time per name so that many askers cost the upstream one request.
+
+    For the event loop's thread. ``now`` is the wall clock, for what must outlive a restart.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        upstream: Upstream,
+        settings: Settings,
+        ledger: Ledger,
+        unknown: Cache,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._cache = settings.cache
+        self._offline = settings.offline
+        self._ledger = ledger
+        self._unknown = unknown
+        self._now = now
+        self._asking: dict[ModelName, _Question] = {}
+        self._down_until = 0.0
+
+    async def by_tag(self, name: ModelName) -> Answer:
+        """Return the manifest of a tag.
+
+        Raises:
+            NotFoundUpstream: there is no such model, as the upstream said now or a moment ago.
+            Offline: not in the store, and the mirror asks nobody.
+            UpstreamError: it could not be asked, and nothing stored can stand in.
+        """
+        kept = self._kept(name)
+        if kept is not None and (self._offline or kept.age_s < self._cache.manifest_ttl):
+            return kept
+        if self._offline:
+            raise Offline(f"{name.short} is not in the store, and the mirror is offline")
+        if kept is not None and time.monotonic() < self._down_until:
+            return self._stale(name, kept)
+        return await self._ask_once(name, kept)
+
+    async def by_digest(self, name: ModelName, digest: Digest) -> Answer:
+        """Return a manifest by its digest; it never changes, so what is stored is right. Raises as ``by_tag``."""
+        manifest = self._store.by_digest(digest)
+        if manifest is not None:
+            return Answer(manifest, Served.HIT, 0.0)
+        if self._offline:
+            raise Offline(f"{digest} is not in the store, and the mirror is offline")
+        manifest = await self._upstream.manifest(name.repository, str(digest))
+        try:
+            await self._store.put_small_blob(manifest.raw)
+        except StoreFull:
+            return Answer(manifest, Served.PASS, 0.0)
+        return Answer(manifest, Served.MISS, 0.0)
+
+    async def refresh(self, name: ModelName) -> Manifest:
+        """Ask the upstream now, keep its answer, return it. Raises UpstreamError."""
+        return (await self._ask(name, brief=False)).manifest
+
+    def _kept(self, name: ModelName) -> Answer | None:
+        stored = self._store.find(name)
+        manifest = self._store.read(stored) if stored else None
+        if stored is None or manifest is None:
+            return None
+        checked = self._ledger.checked_at(stored.name)
+        age_s = (self._now() - checked).total_seconds() if checked else float("inf")
+        return Answer(manifest, Served.HIT, age_s if age_s >= 0 else float("inf"))
+
+    def _stale(self, name: ModelName, kept: Answer) -> Answer:
+        """What to serve when the upstream cannot be asked: rather a model that is whole than the newest word of it."""
+        whole = self._store.complete.find(name)
+        manifest = self._store.complete.read(whole) if whole else None
+        return Answer(manifest or kept.manifest, Served.STALE, kept.age_s)
+
+    async def _ask_once(self, name: ModelName, kept: Answer | None) -> Answer:
+        question = self._asking.get(name.folded)
+        if question is not None:
+            await question.answered.wait()
+            if question.error is not None and kept is None:
+                raise question.error
+            return question.answer or self._fallback(name, kept)
+        question = self._asking[name.folded] = _Question()
+        try:
+            question.answer = await self._ask_or_fall_back(name, kept)
+        except UpstreamError as error:
+            question.error = error
+            raise
+        finally:
+            del self._asking[name.folded]
+            question.answered.set()
+        return question.answer
+
+    def _fallback(self, name: ModelName, kept: Answer | None) -> Answer:
+        if kept is None:
+            raise UpstreamError(f"the request for {name.short} that this one waited for was given up")
+        return self._stale(name, kept)
+
+    async def _ask_or_fall_back(self, name: ModelName, kept: Answer | None) -> Answer:
+        if kept is None:
+            await self._refuse_unknown(name)
+        try:
+            return await self._ask(name, brief=kept is not None)
+        except NotFoundUpstream:
+            if kept is None:
+                await asyncio.to_thread(self._unknown.set, str(name.folded), 1, expire=self._cache.negative_ttl)
+                raise
+            return self._stale(name, kept)
+        except UpstreamError:
+            if kept is None:
+                raise
+            self._down_until = time.monotonic() + self._cache.stale_hold
+            return self._stale(name, kept)
+
+    async def _refuse_unknown(self, name: ModelName) -> None:
+        if await asyncio.to_thread(self._unknown.get, str(name.folded)):
+            raise NotFoundUpstream(f"{name.short}: not found upstream a moment ago")
+
+    async def _ask(self, name: ModelName, *, brief: bool) -> Answer:
+        known = self._store.find(name)
+        spelled = known.name if known else name  # the upstream's spelling, whatever letter case a client uses
+        manifest = await self._upstream.manifest(spelled.repository, spelled.tag, brief=brief)
+        self._down_until = 0.0
+        await asyncio.to_thread(self._unknown.delete, str(name.folded))
+        same = known is not None and known.digest == manifest.digest
+        try:
+            await self._store.put_manifest(spelled, manifest)
+        except StoreFull:
+            return Answer(manifest, Served.PASS, 0.0)
+        self._ledger.checked(spelled, self._now())
+        return Answer(manifest, Served.HIT if same else Served.MISS, 0.0)
+
+
+class _Question:
+    """One request to the upstream that several callers wait for."""
+
+    def __init__(self) -> None:
+        self.answered = asyncio.Event()
+        self.answer: Answer | None = None
+        self.error: UpstreamError | None = None
