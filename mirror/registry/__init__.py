@@ -1,1 +1,9 @@
-"""TBD."""
+"""The ``/v2`` face: HTTP in, values down, bytes out. Decides nothing that a room below could decide.
+
+An answer's ``X-Mirror-Cache`` says where it came from. Routes are docs/protocol.md §3 and the OCI distribution
+specification, as far as reading goes.
+"""
+
+from mirror.registry.face import RegistryFace
+
+__all__ = ["RegistryFace"]

@@ -1,1 +1,7 @@
-"""TBD."""
+"""What people and programs look at: home, statistics, health, metrics, and the admin API under ``/mirror/v1``."""
+
+from mirror.web.admin import AdminFace
+from mirror.web.metrics import Metrics
+from mirror.web.status import StatusFace
+
+__all__ = ["AdminFace", "Metrics", "StatusFace"]

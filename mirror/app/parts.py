@@ -1,0 +1,80 @@
+"""The parts below the faces, built on one screen; a server and a command on a free store use the same."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import diskcache
+
+from mirror.config import Settings
+from mirror.db import Ledger, open_database
+from mirror.events import Events
+from mirror.fill import Fills, Puller, Tags
+from mirror.store import Store
+from mirror.upstream import Upstream
+
+_PROVING_THREADS = 4
+_FLUSH_S = 5.0
+_UNKNOWN_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the faces stand on."""
+
+    settings: Settings
+    events: Events
+    store: Store
+    ledger: Ledger
+    upstream: Upstream
+    fills: Fills
+    tags: Tags
+    puller: Puller
+
+
+@asynccontextmanager
+async def opened_parts(settings: Settings, *, holder: str, create: bool = True) -> AsyncIterator[Parts]:
+    """Take the store and build everything on it; on the way out park the fills and close in order.
+
+    Raises:
+        StoreBusy, StoreUnusable, SettingsError.
+    """
+    events = Events()
+    state = settings.cache.state_directory.absolute()
+    async with AsyncExitStack() as stack:
+        root = settings.cache.directory.absolute()
+        store = await Store.open(root, state, events, holder=holder, create=create)
+        stack.callback(store.close)
+        engine = await open_database(settings.database.url, state / "mirror.db")
+        stack.push_async_callback(engine.dispose)
+        ledger = Ledger(engine)
+        await ledger.load()
+        stack.push_async_callback(ledger.flush)
+        events.tap(ledger.hear)
+        unknown = await asyncio.to_thread(_short_memory, state / "unknown")
+        stack.callback(unknown.close)
+        upstream = Upstream(settings.upstream, settings.upstream.key_file or state / "id_ed25519", events)
+        stack.push_async_callback(upstream.close)
+        threads = ThreadPoolExecutor(_PROVING_THREADS, thread_name_prefix="prover")
+        stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        flushing = group.create_task(_flush_now_and_then(ledger), name="ledger")
+        stack.callback(flushing.cancel)
+        fills = Fills(store, upstream, settings, events, group, threads)
+        stack.callback(fills.park)
+        tags = Tags(store, upstream, settings, ledger, unknown)
+        yield Parts(settings, events, store, ledger, upstream, fills, tags, Puller(store, tags, fills))
+
+
+def _short_memory(folder: Path) -> diskcache.Cache:
+    """What the upstream does not know, remembered for a moment: JSON on disk, never pickles."""
+    return diskcache.Cache(str(folder), disk=diskcache.JSONDisk, size_limit=_UNKNOWN_BYTES)
+
+
+async def _flush_now_and_then(ledger: Ledger) -> None:
+    while True:
+        await asyncio.sleep(_FLUSH_S)
+        await ledger.flush()

@@ -1,0 +1,118 @@
+"""A running mirror: from settings to sockets, and down again."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp_jinja2
+import jinja2
+import structlog
+from aiohttp import web
+
+from mirror.app.access_log import access_log, wanted
+from mirror.app.news_log import log_news
+from mirror.app.parts import Parts, opened_parts
+from mirror.config import Settings, not_yet
+from mirror.errors import SettingsError
+from mirror.proxy import ApiFace
+from mirror.registry import RegistryFace
+from mirror.web import AdminFace, Metrics, StatusFace
+from mirror.web.problems import Doorkeeper
+
+log = structlog.get_logger(__name__)
+
+_LARGEST_BODY = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunningMirror:
+    """A mirror that serves; ``url`` is where this machine reaches it."""
+
+    url: str
+    parts: Parts
+
+
+async def serve(settings: Settings, ready: Callable[[RunningMirror], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then stop in order; a second signal ends the process at once.
+
+    Raises:
+        SettingsError, StoreBusy, StoreUnusable: it could not start.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop_or_end, stop, number)
+    async with running_mirror(settings) as mirror:
+        ready(mirror)
+        await stop.wait()
+        log.info("stopping", replies_may_take_s=settings.server.shutdown)
+
+
+@asynccontextmanager
+async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
+    """Serve while the context lasts. On the way out: listen no more, let replies finish, park fills, close."""
+    for key in not_yet(settings):
+        log.warning("setting without effect in this version", key=key)
+    async with opened_parts(settings, holder="mirror serve") as parts:
+        parts.events.tap(log_news)
+        for problem in parts.store.problems:
+            log.warning("store", problem=problem)
+        runner = web.AppRunner(
+            application(parts),
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=settings.server.shutdown,
+        )
+        await runner.setup()
+        try:
+            url = await _listen(runner, settings)
+            parts.store.lock.announce(url)
+            log.info("serving", url=url, store=str(parts.store.layout.root), upstream=settings.upstream.url)
+            yield RunningMirror(url, parts)
+        finally:
+            await runner.cleanup()
+
+
+def application(parts: Parts) -> web.Application:
+    """Put the faces on the parts."""
+    settings = parts.settings
+    metrics = Metrics(parts.store, parts.fills)
+    parts.events.tap(metrics.hear)
+    app = web.Application(
+        middlewares=[access_log] if settings.logging.access and wanted() else [], client_max_size=_LARGEST_BODY
+    )
+    aiohttp_jinja2.setup(app, loader=jinja2.PackageLoader("mirror.web"), autoescape=True)
+    key = settings.security.api_key
+    doorkeeper = Doorkeeper(key.get_secret_value() if key else None)
+    faces = (
+        RegistryFace(parts.store, parts.fills, parts.tags, parts.upstream, parts.events, offline=settings.offline),
+        ApiFace(parts.store),
+        StatusFace(settings, parts.store, parts.fills, parts.ledger, parts.upstream, metrics),
+        AdminFace(parts.store, parts.ledger, parts.puller, doorkeeper, settings.upstream.host),
+    )
+    for face in faces:
+        app.add_routes(face.routes())
+    return app
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> str:
+    """Open the port; return the address by which this machine reaches it."""
+    host, port = settings.server.host, settings.server.port
+    site = web.TCPSite(runner, host, port, backlog=1024)
+    try:
+        await site.start()
+    except OSError as error:
+        problem = f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}"
+        raise SettingsError("server.port", problem, "settings") from error
+    port = runner.addresses[0][1]
+    here = "127.0.0.1" if host in ("0.0.0.0", "") else "[::1]" if host == "::" else host  # noqa: S104  # compared only
+    return f"http://{here}:{port}"
+
+
+def _stop_or_end(stop: asyncio.Event, number: signal.Signals) -> None:
+    if stop.is_set():
+        os._exit(128 + number)
+    stop.set()

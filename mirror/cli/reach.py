@@ -1,0 +1,97 @@
+"""Which mirror a command works on: a running one, or the store itself while nobody holds it."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mirror.app import Parts, opened_parts
+from mirror.app.logs import set_up_logs
+from mirror.client import AdminClient
+from mirror.config import LogLevel, Settings
+from mirror.errors import ServerError
+from mirror.store import holder
+from mirror.values import ModelName
+from mirror.web.admin import pull_steps, verify_steps
+from mirror.web.views import model_details, models_view
+
+Steps = AsyncIterator[dict[str, Any]]
+
+
+class Reached(Protocol):
+    """A mirror that answers commands. Objects are those of the admin API; see AdminClient for what is raised."""
+
+    async def models(self) -> list[dict[str, Any]]:
+        """List the models in the store."""
+
+    async def model(self, name: str) -> dict[str, Any]:
+        """Show one model."""
+
+    async def remove(self, name: str) -> dict[str, Any]:
+        """Take a model out of the store."""
+
+    def pull(self, name: str) -> AbstractAsyncContextManager[Steps]:
+        """Fetch a model; yields steps of progress."""
+
+    def verify(self) -> AbstractAsyncContextManager[Steps]:
+        """Check the store; yields steps of progress and problems."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The store of this machine, held by this command."""
+
+    parts: Parts
+
+    async def models(self) -> list[dict[str, Any]]:
+        """List the models in the store."""
+        return await models_view(self.parts.store, self.parts.ledger)
+
+    async def model(self, name: str) -> dict[str, Any]:
+        """Show one model."""
+        parsed = self._name(name)
+        view = await model_details(parsed, self.parts.store, self.parts.ledger)
+        if view is None:
+            raise ServerError(f"{parsed.short} is not in the store", 404)
+        return view
+
+    async def remove(self, name: str) -> dict[str, Any]:
+        """Take a model out of the store."""
+        parsed = self._name(name)
+        freed = await self.parts.store.remove(parsed)
+        if freed is None:
+            raise ServerError(f"{parsed.short} is not in the store", 404)
+        return {"name": parsed.short, "freed": freed}
+
+    def pull(self, name: str) -> AbstractAsyncContextManager[Steps]:
+        """Fetch a model; yields steps of progress."""
+        return pull_steps(self.parts.puller, self._name(name))
+
+    def verify(self) -> AbstractAsyncContextManager[Steps]:
+        """Check the store; yields steps of progress and problems."""
+        return verify_steps(self.parts.store)
+
+    def _name(self, text: str) -> ModelName:
+        return ModelName.parse(text, host=self.parts.settings.upstream.host)
+
+
+@asynccontextmanager
+async def reached(settings: Settings, server: str | None, command: str, *, create: bool) -> AsyncIterator[Reached]:
+    """Yield the mirror at ``server``; else the one that holds the store; else the store itself.
+
+    Raises:
+        StoreBusy: another command holds the store.
+        StoreUnusable: there is none, and ``create`` is false.
+    """
+    key = settings.security.api_key
+    busy = None if server else holder(settings.cache.state_directory / "lock")
+    if busy is not None and busy.url is None:
+        raise busy
+    url = server or (busy.url if busy else None)
+    if url:
+        async with AdminClient(url, key.get_secret_value() if key else None) as client:
+            yield client
+        return
+    set_up_logs(settings.logging.model_copy(update={"level": LogLevel.WARNING, "file": None}))
+    async with opened_parts(settings, holder=f"mirror {command}", create=create) as parts:
+        yield Local(parts)

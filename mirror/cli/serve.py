@@ -1,0 +1,63 @@
+"""``mirror serve``."""
+
+from pathlib import Path
+
+import click
+
+from mirror.cli.options import config_option, ending_well, loaded, run, store_option
+from mirror.cli.text import plain
+
+
+@click.command()
+@config_option
+@store_option
+@click.option("--host", help="Address to listen on (server.host).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 lets the system choose.")
+@click.option("--upstream", metavar="URL", help="The registry to mirror (upstream.url).")
+@click.option("--offline/--online", default=None, help="Serve what is in the store and ask nobody.")
+@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False))
+@ending_well
+def serve(
+    config_file: Path | None,
+    store: Path | None,
+    host: str | None,
+    port: int | None,
+    upstream: str | None,
+    offline: bool | None,
+    log_level: str | None,
+) -> None:
+    """Run the mirror until it is told to stop.
+
+    \b
+    Examples:
+      mirror serve
+      mirror serve --store /srv/models --port 80
+      mirror serve --upstream http://other-mirror:11434
+      mirror serve --offline
+
+    SIGTERM or Ctrl-C stops it in order: replies may finish, fills are parked and go on at the next start.
+    A second signal ends it at once; so may kill -9, at any time.
+    """
+    from mirror.app import RunningMirror
+    from mirror.app import serve as serve_until_stopped
+    from mirror.app.logs import set_up_logs
+
+    settings = loaded(
+        config_file,
+        {
+            "cache.directory": store and str(store),
+            "server.host": host,
+            "server.port": port,
+            "upstream.url": upstream,
+            "offline": offline,
+            "logging.level": log_level,
+        },
+    ).settings
+    set_up_logs(settings.logging)
+
+    def ready(mirror: RunningMirror) -> None:
+        authority = mirror.url.partition("://")[2]
+        plain(f"mirror serves {mirror.parts.store.layout.root} at {mirror.url}")
+        plain(f"pull through it: ollama pull --insecure {authority}/library/llama3.2")
+
+    run(serve_until_stopped(settings, ready))

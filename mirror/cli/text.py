@@ -1,0 +1,66 @@
+"""How things are written for people: sizes, times, columns, progress."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def plain(text: str) -> None:
+    """Print a line, at once."""
+    click.echo(text)
+
+
+def size(count: float) -> str:
+    """Write bytes as Ollama does: decimal units, two significant figures or three."""
+    for unit in _UNITS[:-1]:
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} {_UNITS[-1]}"
+
+
+def ago(instant: str | None, now: datetime | None = None) -> str:
+    """Write an ISO instant as the time since; a dash for none."""
+    if instant is None:
+        return "-"
+    seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(instant)).total_seconds()
+    for length, word in ((86400 * 7, "week"), (86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {word}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under a head, each column as wide as its widest entry."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        plain("    ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Show bars of bytes on standard error, where that is a terminal; elsewhere nothing."""
+    console = Console(stderr=True)
+    parts = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*parts, console=console, disable=not console.is_terminal) as progress:
+        yield progress

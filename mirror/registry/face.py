@@ -1,0 +1,67 @@
+"""The routes of ``/v2``, and the one place where its errors become replies."""
+
+from collections.abc import Awaitable, Callable, Iterable
+
+from aiohttp import web
+
+from mirror.errors import MirrorError
+from mirror.events import Events
+from mirror.fill import Fills, Tags
+from mirror.registry.blobs import Blobs
+from mirror.registry.manifests import Manifests
+from mirror.registry.replies import VERSION, error_reply, reply_to
+from mirror.store import Store
+from mirror.upstream import Upstream
+from mirror.values import Invalid
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_ACCEPTED = (
+    "accepted are /v2/, /v2/_catalog and /v2/<namespace>/<model>/manifests/<tag or digest>, "
+    "/blobs/<digest> and /tags/list below /v2/<namespace>/<model>"
+)
+
+
+class RegistryFace:
+    """A read-only registry over the store and what fills it."""
+
+    def __init__(
+        self, store: Store, fills: Fills, tags: Tags, upstream: Upstream, events: Events, *, offline: bool
+    ) -> None:
+        host = upstream.settings.host
+        self._manifests = Manifests(tags, store, events, host)
+        self._blobs = Blobs(store, fills, upstream, events, host, offline=offline)
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        """Return every route below /v2, errors already in the shape registries use."""
+        model = "/v2/{namespace}/{model}"
+        return [
+            web.get("/v2/", self._base),
+            web.get("/v2", self._base),
+            web.get("/v2/_catalog", _answering(self._manifests.catalog, "NAME_UNKNOWN")),
+            web.get(f"{model}/manifests/{{reference}}", _answering(self._manifests.get, "MANIFEST_UNKNOWN")),
+            web.get(f"{model}/blobs/{{digest}}", _answering(self._blobs.get, "BLOB_UNKNOWN")),
+            web.get(f"{model}/tags/list", _answering(self._manifests.tags, "NAME_UNKNOWN")),
+            web.route("*", "/v2/{rest:.*}", self._nothing),
+        ]
+
+    async def _base(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({}, headers=VERSION)
+
+    async def _nothing(self, request: web.Request) -> web.StreamResponse:
+        if request.method in ("GET", "HEAD"):
+            return error_reply(404, "NAME_INVALID", f"no such path: {_ACCEPTED}")
+        message = f"{request.method} is not supported: this registry mirrors another and is read-only"
+        return error_reply(405, "UNSUPPORTED", message, {"Allow": "GET, HEAD"})
+
+
+def _answering(handler: Handler, unknown: str) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except (MirrorError, Invalid) as error:
+            return reply_to(error, unknown)
+        except web.HTTPNotFound as error:
+            return error_reply(404, unknown, error.text or "not found")
+
+    return answer

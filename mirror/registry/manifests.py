@@ -1,0 +1,91 @@
+"""``/v2/<namespace>/<model>/manifests/<tag or digest>``, and the lists of what is stored."""
+
+from itertools import islice
+
+from aiohttp import web
+
+from mirror.events import Events, ManifestServed, Served
+from mirror.fill import Answer, Tags
+from mirror.registry.replies import VERSION
+from mirror.store import Store
+from mirror.values import Digest, Invalid, ModelName
+
+_MOST = 1000
+
+
+class Manifests:
+    """Answers for manifests; the bytes are always the ones the upstream sent."""
+
+    def __init__(self, tags: Tags, store: Store, events: Events, host: str) -> None:
+        self._tags = tags
+        self._store = store
+        self._events = events
+        self._host = host
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """Handle GET and HEAD of one manifest."""
+        path, reference = request.match_info, request.match_info["reference"]
+        if ":" in reference or reference.startswith("sha256-"):
+            name = ModelName(self._host, path["namespace"], path["model"], "latest")
+            answer = await self._tags.by_digest(name, Digest.parse(reference))
+        else:
+            name = ModelName(self._host, path["namespace"], path["model"], reference)
+            answer = await self._tags.by_tag(name)
+        if request.method == "GET":
+            self._events.publish(ManifestServed(name, answer.served))
+        return _reply(request, answer)
+
+    async def tags(self, request: web.Request) -> web.StreamResponse:
+        """List the tags of one model that are in the store."""
+        name = ModelName(self._host, request.match_info["namespace"], request.match_info["model"], "latest").folded
+        found = [one.name for one in self._store.complete if one.name.with_tag("latest").folded == name]
+        if not found:
+            raise web.HTTPNotFound(text=f"{name.repository} is not in the store")
+        tags, headers = _page(request, sorted(one.tag for one in found))
+        return web.json_response({"name": found[0].repository, "tags": tags}, headers={**VERSION, **headers})
+
+    async def catalog(self, request: web.Request) -> web.StreamResponse:
+        """List the repositories that are in the store."""
+        found = {one.name.repository for one in self._store.complete if one.name.host.lower() == self._host.lower()}
+        repositories, headers = _page(request, sorted(found))
+        return web.json_response({"repositories": repositories}, headers={**VERSION, **headers})
+
+
+def _reply(request: web.Request, answer: Answer) -> web.Response:
+    manifest = answer.manifest
+    etag = f'"{manifest.digest}"'
+    headers = {
+        **VERSION,
+        "Docker-Content-Digest": str(manifest.digest),
+        "Ollama-Content-Digest": manifest.digest.hex,
+        "ETag": etag,
+        "X-Mirror-Cache": answer.served.value,
+    }
+    if answer.served is Served.STALE:
+        headers["Warning"] = '110 - "the upstream could not be asked; this is what it said last"'
+        if answer.age_s != float("inf"):
+            headers["Age"] = str(int(answer.age_s))
+    if etag in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=manifest.raw, headers=headers, content_type=manifest.media_type)
+
+
+def _page(request: web.Request, names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """One page of a list by ``n`` and ``last``, with the Link to the next (OCI distribution-spec, listing tags)."""
+    said = request.query.get("n", str(_MOST))
+    if not said.isascii() or not said.isdigit():
+        raise InvalidCount(said, "n=COUNT, a whole number")
+    count = min(int(said[:9]), _MOST)
+    last = request.query.get("last", "")
+    rest = [name for name in names if name > last]
+    page = list(islice(rest, count))
+    if count and len(rest) > count:
+        following = request.rel_url.with_query({"n": str(count), "last": page[-1]})
+        return page, {"Link": f'<{following.raw_path_qs}>; rel="next"'}
+    return page, {}
+
+
+class InvalidCount(Invalid):
+    """A page size that is no number."""
+
+    kind = "count"

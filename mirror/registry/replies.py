@@ -1,0 +1,53 @@
+"""Errors as the OCI distribution specification writes them."""
+
+import math
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from mirror.errors import (
+    DeniedByUpstream,
+    DigestMismatch,
+    ForbiddenAddress,
+    MirrorError,
+    NotFoundUpstream,
+    Offline,
+    RateLimited,
+    UpstreamRefused,
+    UpstreamUnavailable,
+)
+from mirror.values import Invalid, InvalidDigest, InvalidModelName, InvalidRange
+
+VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+
+
+def error_reply(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return an OCI error body; the message is a sentence for a person."""
+    body = {"errors": [{"code": code, "message": message}]}
+    return web.json_response(body, status=status, headers={**VERSION, **(headers or {})})
+
+
+def reply_to(error: MirrorError | Invalid, unknown: str) -> web.Response:
+    """Return the answer to a foreseen error; ``unknown`` is the code for a thing that is not there."""
+    message = str(error)
+    match error:
+        case InvalidDigest():
+            return error_reply(400, "DIGEST_INVALID", message)
+        case InvalidModelName():
+            return error_reply(400, "NAME_INVALID", message)
+        case InvalidRange():
+            return error_reply(416, "RANGE_INVALID", message)
+        case Invalid():
+            return error_reply(400, "UNSUPPORTED", message)
+        case NotFoundUpstream() | Offline():
+            return error_reply(404, unknown, message)
+        case RateLimited(retry_after_s=after):
+            return error_reply(429, "TOOMANYREQUESTS", message, {"Retry-After": str(math.ceil(after or 30))})
+        case DeniedByUpstream() | ForbiddenAddress() | UpstreamRefused():
+            return error_reply(403, "DENIED", message)
+        case UpstreamUnavailable():
+            return error_reply(503, "UNAVAILABLE", message, {"Retry-After": "5"})
+        case DigestMismatch():
+            return error_reply(502, "DIGEST_INVALID", message)
+        case _:
+            return error_reply(502, "UNKNOWN", message)

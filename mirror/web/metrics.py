@@ -1,0 +1,113 @@
+"""Prometheus metrics, counted from the news and looked up at each scrape."""
+
+from collections.abc import Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from mirror import __version__
+from mirror.events import (
+    BlobServed,
+    BytesFetched,
+    DigestMismatched,
+    Event,
+    FillEnded,
+    FillStarted,
+    ManifestServed,
+    NotKept,
+    UpstreamAnswered,
+)
+from mirror.fill import Fills
+from mirror.store import Store
+
+_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200)
+
+
+class Metrics:
+    """Listens to the news and answers scrapes. Labels are bounded: results, directions, upstream hosts."""
+
+    def __init__(self, store: Store, fills: Fills) -> None:
+        self.registry = CollectorRegistry()
+        kept = self.registry
+        self._requests = Counter(
+            "mirror_cache_requests", "Requests by kind and result.", ["kind", "result"], registry=kept
+        )
+        self._bytes = Counter("mirror_cache_bytes", "Bytes by direction.", ["direction"], registry=kept)
+        self._fill_s = Histogram(
+            "mirror_fill_duration_seconds", "Time of whole fills.", buckets=_SECONDS, registry=kept
+        )
+        self._fills = Counter("mirror_fills", "Fills by outcome.", ["outcome"], registry=kept)
+        self._resumed = Counter("mirror_fill_resumed", "Fills that went on with what was there.", registry=kept)
+        self._mismatches = Counter("mirror_digest_mismatch", "Blobs that came with wrong bytes.", registry=kept)
+        self._not_kept = Counter(
+            "mirror_not_kept", "Blobs passed through because they could not be kept.", registry=kept
+        )
+        self._upstream_s = Histogram(
+            "mirror_upstream_request_duration_seconds",
+            "Time of small requests.",
+            ["host"],
+            buckets=_SECONDS,
+            registry=kept,
+        )
+        self._upstream_at = Gauge(
+            "mirror_upstream_last_success_timestamp_seconds",
+            "When the upstream last answered.",
+            ["host"],
+            registry=kept,
+        )
+        Info("mirror_build", "The version that runs.", registry=kept).info({"version": __version__})
+        self._looked = _Looked(store, fills)
+        self.registry.register(self._looked)
+
+    def hear(self, event: Event) -> None:
+        """Count one piece of news; the tap for ``Events``."""
+        match event:
+            case ManifestServed(_, result):
+                self._requests.labels("manifest", result.value.lower()).inc()
+            case BlobServed(_, _, result, sent):
+                self._requests.labels("blob", result.value.lower()).inc()
+                self._bytes.labels("client").inc(sent)
+            case BytesFetched(_, count):
+                self._bytes.labels("upstream").inc(count)
+            case FillStarted(_, _, resumed):
+                self._resumed.inc(resumed > 0)
+            case FillEnded(_, _, _, duration_s, error):
+                self._fill_s.observe(duration_s)
+                self._fills.labels("failed" if error else "stored").inc()
+            case DigestMismatched():
+                self._mismatches.inc()
+            case NotKept():
+                self._not_kept.inc()
+            case UpstreamAnswered(host, duration_s, ok):
+                self._upstream_s.labels(host).observe(duration_s)
+                if ok:
+                    self._upstream_at.labels(host).set_to_current_time()
+            case _:
+                pass
+
+    def text(self, blob_sizes: Sequence[int]) -> bytes:
+        """Return everything in the text format; ``blob_sizes`` is what the disk holds now."""
+        self._looked.blob_sizes = blob_sizes
+        return generate_latest(self.registry)
+
+
+class _Looked:
+    """What is not counted but looked up when asked."""
+
+    def __init__(self, store: Store, fills: Fills) -> None:
+        self._store = store
+        self._fills = fills
+        self.blob_sizes: Sequence[int] = ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the gauges of this moment."""
+        fills = self._fills.in_flight
+        by_state = GaugeMetricFamily("mirror_store_bytes", "Bytes on disk by state.", labels=["state"])
+        by_state.add_metric(["proven"], sum(self.blob_sizes))
+        by_state.add_metric(["partial"], sum(fill.here for fill in fills))
+        yield by_state
+        yield GaugeMetricFamily("mirror_store_blobs", "Proven blobs.", value=len(self.blob_sizes))
+        yield GaugeMetricFamily("mirror_store_models", "Complete models.", value=len(self._store.complete))
+        yield GaugeMetricFamily("mirror_fill_inflight", "Fills that run.", value=len(fills))
+        yield GaugeMetricFamily("mirror_fill_readers", "Readers of fills.", value=sum(one.readers for one in fills))
