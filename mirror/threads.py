@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from typing import TypeVar
 
@@ -17,8 +17,8 @@ def _nothing() -> None:
 async def in_thread(threads: Executor, work: Callable[[], T], stop: Callable[[], None] = _nothing) -> T:
     """Run ``work`` in one of ``threads`` and return what it returns.
 
-    Cancelled, it calls ``stop`` and waits, for some seconds at most, until the thread has let go of what it
-    works on, so that descriptors can be closed afterwards.
+    Cancelled, however often, it calls ``stop`` and waits, for some seconds at most, until the thread has let go of
+    what it works on, so that descriptors can be closed afterwards.
     """
     job = threads.submit(work)
     try:
@@ -26,9 +26,21 @@ async def in_thread(threads: Executor, work: Callable[[], T], stop: Callable[[],
     except asyncio.CancelledError:
         stop()
         if not job.cancelled():
-            ended, loop = asyncio.Event(), asyncio.get_running_loop()
-            job.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_END_S):
-                    await ended.wait()
+            await _end(job)
         raise
+
+
+async def _end(job: Future[T]) -> None:
+    """Wait for the end of ``job`` or of our patience; to be called while a CancelledError is on its way."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def tell(_: Future[T]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: our patience was at its end long before
+            loop.call_soon_threadsafe(ended.set)
+
+    job.add_done_callback(tell)
+    deadline = loop.time() + _END_S
+    while not ended.is_set() and loop.time() < deadline:
+        with suppress(TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout_at(deadline):
+                await ended.wait()

@@ -1,18 +1,21 @@
 """Opening the database, with its schema brought up to date."""
 
+import sqlite3
 import time
 from pathlib import Path
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, event
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import URL, Connection, event, inspect, text
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from mirror.db.tables import SCHEMA_VERSION, metadata
 from mirror.errors import SettingsError
 
 log = structlog.get_logger(__name__)
+
+_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+"""What says that the file is no database of ours; being locked, read-only or out of room says nothing of it."""
 
 
 async def open_database(url: str | None, file: Path) -> AsyncEngine:
@@ -21,27 +24,41 @@ async def open_database(url: str | None, file: Path) -> AsyncEngine:
     A SQLite file that is damaged is put aside and a new one begun: what it held may be lost.
 
     Raises:
-        SettingsError: the database cannot be opened.
+        SettingsError: the database cannot be opened, or a newer version has changed it.
     """
     if url is not None:
-        return await _opened(create_async_engine(url))
+        try:
+            return await _opened(create_async_engine(url))
+        except (SQLAlchemyError, OSError, ImportError) as error:
+            raise SettingsError("database.url", f"cannot open the database: {_said(error)}", "settings") from error
     try:
         return await _opened(_sqlite(file))
     except DatabaseError as error:
-        aside = file.with_name(f"{file.name}.broken-{int(time.time())}")
-        log.warning("database broken", file=str(file), kept_as=str(aside), problem=str(error.orig))
-        for suffix in ("", "-wal", "-shm"):
-            old = file.with_name(file.name + suffix)
-            if old.exists():
-                old.rename(aside.with_name(aside.name + suffix))
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
+            raise SettingsError("database.url", f"cannot open {file}: {_said(error)}", "default") from error
+        _put_aside(file, _said(error))
     try:
         return await _opened(_sqlite(file))
     except DatabaseError as error:
-        raise SettingsError("database.url", f"cannot open {file}: {error.orig}", "default") from error
+        raise SettingsError("database.url", f"cannot open {file}: {_said(error)}", "default") from error
+
+
+def _put_aside(file: Path, problem: str) -> None:
+    """Rename a damaged database, its log first: that must not be taken for the log of the new one."""
+    aside = file.with_name(f"{file.name}.broken-{int(time.time())}")
+    log.warning("database broken", file=str(file), kept_as=str(aside), problem=problem)
+    for suffix in ("-wal", "-shm", ""):
+        old = file.with_name(file.name + suffix)
+        if old.exists():
+            old.rename(aside.with_name(aside.name + suffix))
+
+
+def _said(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error)
 
 
 def _sqlite(file: Path) -> AsyncEngine:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{file}")
+    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(file)))
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: object, _record: object) -> None:
@@ -64,7 +81,37 @@ async def _opened(engine: AsyncEngine) -> AsyncEngine:
 
 
 def _migrate(connection: Connection) -> None:
+    """Bring the schema to what this version needs. A new database is made at once; migrations are for older ones."""
+    if connection.dialect.name == "sqlite":
+        _check(connection)
+    tables = inspect(connection).get_table_names()
+    if not tables:
+        metadata.create_all(connection)
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES (:version)"), {"version": SCHEMA_VERSION})
+    elif connection.scalar(text("SELECT version_num FROM alembic_version")) != SCHEMA_VERSION:
+        upgrade(connection)
+
+
+def _check(connection: Connection) -> None:
+    """Find now the damage that SQLite itself notices only when it comes to read there."""
+    found = str(connection.scalar(text("PRAGMA quick_check(1)")))
+    if found != "ok":
+        problem = sqlite3.DatabaseError(found)
+        problem.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise DatabaseError("PRAGMA quick_check", None, problem)
+
+
+def upgrade(connection: Connection) -> None:
+    """Run the migrations that are missing, from the first on. Raises SettingsError for a newer version's database."""
+    from alembic import command  # ten megabytes that only an older database needs
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise SettingsError("database.url", f"cannot bring the database up to date: {error}", "default") from error

@@ -1,5 +1,7 @@
 """What is counted and remembered of models and bytes: kept in memory, written in batches."""
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -49,15 +51,21 @@ class Traffic:
 class Ledger:
     """Listens to the news and remembers. For the event loop's thread; ``flush`` writes what changed.
 
-    A database that cannot be written costs nothing but the memory of it: it is tried again at the next flush.
+    ``kinds`` is the news it wants. A database that cannot be written costs nothing but the memory of it: it is tried
+    again at the next flush.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    kinds = (ManifestServed, BlobServed, BytesFetched, ModelRemoved)
+
+    def __init__(self, engine: AsyncEngine, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._engine = engine
+        self._clock = now
         self._uses: dict[str, ModelUse] = {}
         self._days: dict[str, Traffic] = {}
         self._changed_uses: set[str] = set()
         self._changed_days: set[str] = set()
+        self._asked: Counter[ModelName] = Counter()
+        self._now: Counter[str] = Counter()
 
     async def load(self) -> None:
         """Read what earlier processes wrote."""
@@ -68,53 +76,61 @@ class Ledger:
                 self._days[row.day] = Traffic(row.hits, row.misses, row.served_bytes, row.fetched_bytes)
 
     def hear(self, event: Event) -> None:
-        """Take note of one piece of news; the tap for ``Events``."""
+        """Take note of one piece of news; the tap for ``Events``. Every request comes by here: it is kept cheap."""
         match event:
             case ManifestServed(name):
-                use = self.use(name)
-                self._set(name, replace(use, used_at=datetime.now(UTC), uses=use.uses + 1))
+                self._asked[name.folded] += 1
             case BlobServed(_, _, result, sent):
-                hit = result is Served.HIT
-                self._count(Traffic(hits=hit, misses=not hit, served_bytes=sent))
+                self._now["hits" if result is Served.HIT else "misses"] += 1
+                self._now["served_bytes"] += sent
             case BytesFetched(_, count):
-                self._count(Traffic(fetched_bytes=count))
+                self._now["fetched_bytes"] += count
             case ModelRemoved(name):
+                self._asked.pop(name.folded, None)
                 self._set(name, ModelUse())
             case _:
                 pass
 
     def use(self, name: ModelName) -> ModelUse:
-        """Return what is remembered of a model, whatever the letter case of its name."""
-        return self._uses.get(str(name.folded), ModelUse())
+        """Return what is remembered of a model, whatever the letter case of its name. Also for other threads."""
+        known, asked = self._recorded(name), self._asked.get(name.folded)
+        return replace(known, used_at=self._clock(), uses=known.uses + asked) if asked else known
 
     def checked_at(self, name: ModelName) -> datetime | None:
         """Return when the upstream last confirmed what the tag means."""
-        return self.use(name).checked_at
+        return self._recorded(name).checked_at
 
     def checked(self, name: ModelName, when: datetime) -> None:
-        """The upstream has just confirmed what the tag means."""
-        self._set(name, replace(self.use(name), checked_at=when))
+        """The upstream has just confirmed what the tag means, at ``when``, an aware instant."""
+        self._set(name, replace(self._recorded(name), checked_at=when.astimezone(UTC)))
 
     @property
     def total(self) -> Traffic:
         """Everything since the database was begun."""
-        return sum(self._days.values(), Traffic())
+        return sum(self._days.values(), Traffic(**self._now))
 
     async def flush(self) -> None:
         """Write what changed since the last time."""
+        self._settle()
         uses = [{"name": name, **asdict(self._uses[name])} for name in self._changed_uses]
         days = [{"day": day, **asdict(self._days[day])} for day in self._changed_days]
+        if not uses and not days:
+            return
         changed = self._changed_uses, self._changed_days
         self._changed_uses, self._changed_days = set(), set()
+        written = False
         try:
             async with self._engine.begin() as connection:
                 for table, key, rows in ((model_uses, "name", uses), (traffic, "day", days)):
                     if rows:
                         await connection.execute(self._upsert(table, key), rows)
+            written = True
         except SQLAlchemyError as error:
             log.warning("database not written", problem=str(error))
-            self._changed_uses |= changed[0]
-            self._changed_days |= changed[1]
+        finally:
+            if not written:  # also when cancelled: the last flush of a process must not find it forgotten
+                self._changed_uses |= changed[0]
+                self._changed_days |= changed[1]
 
     def _upsert(self, table: Any, key: str) -> Any:
         insert = postgresql_insert if self._engine.dialect.name == "postgresql" else sqlite_insert
@@ -122,15 +138,26 @@ class Ledger:
         others = {column.name: statement.excluded[column.name] for column in table.columns if column.name != key}
         return statement.on_conflict_do_update(index_elements=[key], set_=others)
 
+    def _recorded(self, name: ModelName) -> ModelUse:
+        return self._uses.get(str(name.folded), ModelUse())
+
     def _set(self, name: ModelName, use: ModelUse) -> None:
         key = str(name.folded)
         self._uses[key] = use
         self._changed_uses.add(key)
 
-    def _count(self, more: Traffic) -> None:
-        day = datetime.now(UTC).date().isoformat()
-        self._days[day] = self._days.get(day, Traffic()) + more
-        self._changed_days.add(day)
+    def _settle(self) -> None:
+        """Move what was counted since the last time into the records; instants are right to a flush."""
+        now = self._clock()
+        asked, self._asked = self._asked, Counter()
+        for name, count in asked.items():
+            use = self._recorded(name)
+            self._set(name, replace(use, used_at=now, uses=use.uses + count))
+        if self._now:
+            day = now.date().isoformat()
+            self._days[day] = self._days.get(day, Traffic()) + Traffic(**self._now)
+            self._now = Counter()
+            self._changed_days.add(day)
 
 
 def _aware(when: datetime | None) -> datetime | None:

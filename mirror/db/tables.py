@@ -4,6 +4,9 @@ from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, String, 
 
 metadata = MetaData()
 
+SCHEMA_VERSION = "0001"
+"""The newest migration: what these tables are."""
+
 model_uses = Table(
     "model_uses",
     metadata,

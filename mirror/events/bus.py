@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Self, get_args
 
 from mirror.events.news import Event
 
@@ -39,19 +39,23 @@ class Events:
     """The one board that news is pinned to. For the event loop's thread only."""
 
     def __init__(self) -> None:
-        self._taps: list[Tap] = []
+        self._taps: dict[type, list[Tap]] = {kind: [] for kind in get_args(Event)}
         self._subscriptions: set[Subscription] = set()
 
     def publish(self, event: Event) -> None:
         """Tell every tap at once and every subscription in its own time. Never waits."""
-        for tap in self._taps:
+        for tap in self._taps[type(event)]:
             tap(event)
         for subscription in self._subscriptions:
             subscription.put(event)
 
-    def tap(self, tap: Tap) -> None:
-        """Call ``tap`` with all news from now on. It must be quick, must not raise, and misses nothing."""
-        self._taps.append(tap)
+    def tap(self, tap: Tap, *kinds: type) -> None:
+        """Call ``tap`` with all news of these kinds (all there are, if none is named) from now on.
+
+        It must be quick, must not raise, and misses nothing.
+        """
+        for kind in kinds or self._taps:
+            self._taps[kind].append(tap)
 
     @contextmanager
     def subscribe(self, limit: int = 1000) -> Iterator[Subscription]:

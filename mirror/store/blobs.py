@@ -38,7 +38,8 @@ class OpenBlob:
 class BlobStore:
     """Blobs by digest: a name in the folder means whole and proven. For the event loop's thread only.
 
-    Nothing here puts a blob in: that is ``Partial.publish``, the one gate.
+    Nothing here puts a blob in: that is for ``Partial.publish`` and, where the bytes named themselves,
+    ``Store.put_small_blob``.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -49,7 +50,7 @@ class BlobStore:
     def open(self, digest: Digest) -> OpenBlob | None:
         """Open a blob for reading; None when it is not here."""
         try:
-            fd = os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not wait
         except FileNotFoundError:
             return None
         found = os.fstat(fd)
@@ -104,8 +105,9 @@ class BlobStore:
         with suppress(FileNotFoundError), os.scandir(self._layout.blobs) as entries:
             for entry in entries:
                 with suppress(ValueError, OSError):
-                    if entry.is_file():
-                        yield Digest.parse(entry.name), entry.stat().st_size
+                    digest = Digest.parse(entry.name)
+                    if entry.is_file() and entry.name == digest.filename:
+                        yield digest, entry.stat().st_size
 
 
 class _Nothing:

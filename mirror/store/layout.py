@@ -75,36 +75,40 @@ class Layout:
         """Create what is missing, and check that a rename can carry files from ``state`` into the tree.
 
         Raises:
-            StoreUnusable: a folder cannot be made or written, or the two lie on different file systems.
+            StoreUnusable: a folder cannot be made or written, one of the two lies inside a folder of the other
+                that is not kept for it, or they lie on different file systems.
         """
+        tree = (self.blobs, self.manifests)
+        ours = (self.partials, self.staged, self.quarantine, self.temporary)
+        _apart(self.state, tree)
+        _apart(self.root, ours)
         try:
             self.root.mkdir(exist_ok=True)
             self.state.mkdir(mode=0o700, exist_ok=True)
-            folders = (
-                self.blobs,
-                self.manifests,
-                self.partials,
-                self.staged,
-                self.quarantine,
-                self.temporary,
-            )
-            for folder in folders:
+            for folder in (*tree, *ours):
                 folder.mkdir(exist_ok=True)
         except OSError as error:
             raise StoreUnusable(f"cannot make {error.filename}: {error.strerror}") from error
-        for folder in (self.blobs, self.manifests, self.partials, self.temporary):
+        for folder in (*tree, *ours):
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise StoreUnusable(f"cannot write in {folder}")
-        if self.state.stat().st_dev != self.blobs.stat().st_dev:
+        if len({folder.stat().st_dev for folder in (*tree, *ours)}) > 1:
             raise StoreUnusable(f"{self.state} must be on the same file system as {self.root}")
 
     def names(self, base: Path) -> Iterator[ModelName]:
         """Yield the names of the manifests below ``base``; what is not a name is passed over."""
         with suppress(FileNotFoundError):
             for path in sorted(base.glob("*/*/*/*")):
-                with suppress(Invalid):
+                with suppress(Invalid, OSError):
                     if path.is_file():
                         yield ModelName(*path.relative_to(base).parts)
+
+
+def _apart(folder: Path, others: tuple[Path, ...]) -> None:
+    """Refuse ``folder`` where what is tidied up in one of ``others`` would take it along."""
+    for other in others:
+        if folder.resolve().is_relative_to(other.resolve()):
+            raise StoreUnusable(f"{folder} cannot be inside {other}")
 
 
 def sync_folder(folder: Path) -> None:

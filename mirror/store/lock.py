@@ -3,10 +3,14 @@
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from typing import Self
 
 from mirror.errors import StoreBusy, StoreUnusable
+
+_TRIES = 20
+_PAUSE_S = 0.01
 
 
 class StoreLock:
@@ -26,20 +30,21 @@ class StoreLock:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreUnusable(f"cannot open {self._path}: {error.strerror}") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(fd):
             os.close(fd)
-            raise _busy(self._path) from None
+            raise _busy(self._path)
         self._fd = fd
         self.announce(None)
         return self
 
     def announce(self, url: str | None) -> None:
-        """Say in the file where this holder listens."""
+        """Say in the file where this holder listens. On a full disk nothing is said; the lock holds all the same."""
         said = json.dumps({"holder": self._holder, "url": url}).encode()
-        os.pwrite(self._fd, said, 0)
-        os.ftruncate(self._fd, len(said))
+        try:
+            os.pwrite(self._fd, said, 0)
+            os.ftruncate(self._fd, len(said))
+        except OSError:
+            os.ftruncate(self._fd, 0)  # rather nothing than a former holder's words
 
     def release(self) -> None:
         """Give it up; harmless when not held. The file stays, for it is what others lock."""
@@ -62,6 +67,18 @@ def holder(path: Path) -> StoreBusy | None:
         return None
     finally:
         os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    """Lock ``fd`` if it can be had now; ``holder`` of another process may have it for a moment just to look."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 def _busy(path: Path) -> StoreBusy:

@@ -1,6 +1,5 @@
 """Manifests at rest, and an index of them in memory."""
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from mirror.store.layout import Layout, write_whole
-from mirror.values import Descriptor, Digest, InvalidManifest, Manifest, ModelName
+from mirror.values import MAX_MANIFEST_BYTES, Descriptor, Digest, InvalidManifest, Manifest, ModelName
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +34,31 @@ class ManifestShelf:
         self._layout = layout
         self._base = base
         self._by_name: dict[ModelName, StoredManifest] = {}
-        self._by_digest: dict[Digest, ModelName] = {}
+        self._twins: list[StoredManifest] = []
         self._raw: dict[Path, Manifest] = {}
 
     def load(self) -> list[tuple[Path, str]]:
-        """Read the whole tree; return what could not be read as (path, problem). Those are left alone."""
-        broken = []
+        """Read the whole tree; return what is odd about it as (path, problem). What is odd is left alone.
+
+        Of names that differ in letter case only, which this shelf never makes, the first is found; the others
+        still keep their blobs.
+        """
+        odd = []
         for name in self._layout.names(self._base):
-            path = self._path(name)
+            path = self._base.joinpath(name.host, name.namespace, name.model, name.tag)
             try:
-                self.note(name, Manifest.parse(path.read_bytes()))
+                manifest = read_manifest(path)
+                stored = _described(name, manifest, path)
             except (InvalidManifest, OSError) as error:
-                broken.append((path, str(error)))
-        return broken
+                odd.append((path, f"is not a manifest: {error}"))
+                continue
+            if name.folded in self._by_name:
+                self._twins.append(stored)
+                odd.append((path, f"differs from {self._by_name[name.folded].path} in letter case only"))
+            else:
+                self._by_name[name.folded] = stored
+                self._keep(path, manifest)
+        return odd
 
     def find(self, name: ModelName) -> StoredManifest | None:
         """Return what the index has under ``name``, comparing without letter case."""
@@ -58,7 +69,7 @@ class ManifestShelf:
         kept = self._raw.get(stored.path)
         if kept is None or kept.digest != stored.digest:
             try:
-                kept = Manifest.parse(stored.path.read_bytes())
+                kept = read_manifest(stored.path)
             except (OSError, InvalidManifest):
                 return None
             self._keep(stored.path, kept)
@@ -66,46 +77,43 @@ class ManifestShelf:
 
     def find_digest(self, digest: Digest) -> StoredManifest | None:
         """Return a manifest by the digest of its bytes."""
-        name = self._by_digest.get(digest)
-        return self._by_name.get(name) if name else None
+        return next((one for one in self if one.digest == digest), None)
 
     def write(self, name: ModelName, manifest: Manifest) -> None:
         """Put the raw bytes in place, whole or not at all. Blocks; the index is for ``note`` to change."""
         write_whole(self._path(name), manifest.raw, self._layout.temporary / uuid4().hex)
 
     def note(self, name: ModelName, manifest: Manifest) -> StoredManifest:
-        """Put what ``write`` wrote into the index."""
-        self.forget(name)
-        path = self._path(name)
-        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        stored = StoredManifest(name, manifest.digest, manifest.size, written, manifest.blobs, path)
+        """Put what ``write`` wrote into the index; a name that is known keeps the letter case it has on disk."""
+        known = self._by_name.get(name.folded)
+        stored = _described(known.name if known else name, manifest, self._path(name))
         self._by_name[name.folded] = stored
-        self._by_digest[manifest.digest] = name.folded
-        self._keep(path, manifest)
+        self._keep(stored.path, manifest)
         return stored
 
     def remove(self, name: ModelName) -> StoredManifest | None:
-        """Take a manifest off the disk and out of the index, with the folders it leaves empty."""
-        stored = self.forget(name)
+        """Take a manifest off the disk and out of the index, with the folders it leaves empty.
+
+        Raises OSError; it is then still in both.
+        """
+        stored = self._by_name.get(name.folded)
         if stored is not None:
             stored.path.unlink(missing_ok=True)
+            del self._by_name[name.folded]
+            self._raw.pop(stored.path, None)
             with suppress(OSError):
                 for folder in list(stored.path.parents)[:3]:
                     folder.rmdir()
         return stored
 
-    def forget(self, name: ModelName) -> StoredManifest | None:
-        """Take a manifest out of the index only."""
-        stored = self._by_name.pop(name.folded, None)
-        if stored is not None:
-            self._raw.pop(stored.path, None)
-            if self._by_digest.get(stored.digest) == name.folded:
-                del self._by_digest[stored.digest]
-        return stored
-
     def naming(self, digest: Digest) -> list[StoredManifest]:
         """Return the manifests that name a blob."""
-        return [one for one in self._by_name.values() if any(digest == blob.digest for blob in one.blobs)]
+        return [one for one in self if any(digest == blob.digest for blob in one.blobs)]
+
+    def blobs(self) -> Iterator[Descriptor]:
+        """Yield what every manifest on disk names, also those that no name finds."""
+        for stored in (*self, *self._twins):
+            yield from stored.blobs
 
     def __iter__(self) -> Iterator[StoredManifest]:
         return iter(tuple(self._by_name.values()))
@@ -119,6 +127,7 @@ class ManifestShelf:
 
     def _keep(self, path: Path, manifest: Manifest) -> None:
         """Remember the parsed manifest, at most 256 of them: what is asked again is asked soon."""
+        self._raw.pop(path, None)
         while len(self._raw) >= 256:
             del self._raw[next(iter(self._raw))]
         self._raw[path] = manifest
@@ -126,9 +135,15 @@ class ManifestShelf:
 
 def named(shelves: Iterable[ManifestShelf]) -> set[Digest]:
     """Return every digest that a manifest on these shelves names."""
-    return {blob.digest for shelf in shelves for stored in shelf for blob in stored.blobs}
+    return {blob.digest for shelf in shelves for blob in shelf.blobs()}
 
 
-def touch(path: Path, when: datetime) -> None:
-    """Set a manifest's time, which Ollama shows as the model's."""
-    os.utime(path, (when.timestamp(), when.timestamp()))
+def read_manifest(path: Path) -> Manifest:
+    """Read a file as a manifest, not more of it than a manifest can have. Raises OSError, InvalidManifest."""
+    with path.open("rb") as file:
+        return Manifest.parse(file.read(MAX_MANIFEST_BYTES + 1))
+
+
+def _described(name: ModelName, manifest: Manifest, path: Path) -> StoredManifest:
+    written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return StoredManifest(name, manifest.digest, manifest.size, written, manifest.blobs, path)

@@ -1,33 +1,23 @@
 """A blob on its way in: bytes at rest that are not yet proven."""
 
-import errno
 import hashlib
 import json
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from mirror.errors import DigestMismatch, StoreFull
+from mirror.errors import BrokenStore, DigestMismatch, StoreFull
 from mirror.store.layout import Layout, sync_folder
 from mirror.values import ByteRange, Digest, RangeSet
 
-_NO_ROOM = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-    errno.ENOENT,
-}
-_HASH_BYTES = 4 << 20
+_HASH_BYTES = 512 << 10
 
 
-def full(error: OSError) -> StoreFull:
-    """Return the StoreFull that an OSError on a write means."""
-    return StoreFull(f"the store cannot be written: {error.strerror}")
+def full(error: OSError | OverflowError) -> StoreFull:
+    """Return the StoreFull that an error on a write means; no file is as large as to overflow."""
+    return StoreFull(f"the store cannot be written: {getattr(error, 'strerror', None) or error}")
 
 
 class Partial:
@@ -45,6 +35,7 @@ class Partial:
         self.fd = fd
         self.resumed = have
         self._sha256 = hashlib.sha256()
+        self._writing = threading.Lock()
         self.hashed = 0
 
     @classmethod
@@ -56,25 +47,31 @@ class Partial:
         """
         have = _recorded(layout, digest, size)
         try:
+            if not have.total:  # what an old record says must never be believed of the new file
+                layout.record(digest).unlink(missing_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if have.total else os.O_TRUNC)
             fd = os.open(layout.partial(digest), flags, 0o644)
         except OSError as error:
             raise full(error) from error
+        partial = cls(layout, digest, size, fd, have)
         try:
             os.ftruncate(fd, size)
-        except OSError as error:
-            os.close(fd)
+        except (OSError, OverflowError) as error:
+            if not have.total:
+                partial.drop()
+            partial.close()
             raise full(error) from error
-        return cls(layout, digest, size, fd, have)
+        return partial
 
-    def write(self, offset: int, content: bytes) -> None:
+    def write(self, offset: int, content: bytes | memoryview) -> None:
         """Put ``content`` at ``offset``. Raises StoreFull; what was written before it stays."""
         try:
             rest = memoryview(content)
-            while rest:
-                written = os.pwrite(self.fd, rest, offset)
-                offset += written
-                rest = rest[written:]
+            with self._writing:  # the kernel lets one write at a time anyway, and makes the others spin for it
+                while rest:
+                    written = os.pwrite(self.fd, rest, offset)
+                    offset += written
+                    rest = rest[written:]
         except OSError as error:
             raise full(error) from error
 
@@ -88,13 +85,24 @@ class Partial:
             new.write_text(json.dumps(said))
             os.replace(new, record)
         except OSError as error:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
             raise full(error) from error
 
     def advance(self, front: int) -> None:
-        """Hash on to ``front``, up to which every byte must be there. Blocks on the processor."""
+        """Hash on to ``front``, up to which every byte must be there. Blocks on the processor.
+
+        Raises:
+            BrokenStore: the bytes cannot be read back; somebody else has cut the file, or the disk fails.
+        """
         buffer = memoryview(bytearray(min(_HASH_BYTES, max(1, front - self.hashed))))
         while self.hashed < front:
-            count = os.preadv(self.fd, [buffer[: front - self.hashed]], self.hashed)
+            try:
+                count = os.preadv(self.fd, [buffer[: front - self.hashed]], self.hashed)
+            except OSError as error:
+                raise BrokenStore(f"cannot read back {self.digest.short}: {error.strerror}") from error
+            if not count:
+                raise BrokenStore(f"cannot read back {self.digest.short}: its file ends at {self.hashed}")
             self._sha256.update(buffer[:count])
             self.hashed += count
 
@@ -114,12 +122,19 @@ class Partial:
         self.prove()
         try:
             os.fsync(self.fd)
+            self._only_read()
             os.replace(self._layout.partial(self.digest), self._layout.blob(self.digest))
             sync_folder(self._layout.blobs)
         except OSError as error:
             raise full(error) from error
         with suppress(OSError):
             self._layout.record(self.digest).unlink(missing_ok=True)
+
+    def _only_read(self) -> None:
+        """Let the descriptor write no more: a thread that was given up must not reach into a proven blob."""
+        reading = os.open(self._layout.partial(self.digest), os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(reading, self.fd, inheritable=False)
+        os.close(reading)
 
     def drop(self) -> None:
         """Throw the bytes away. The descriptor stays open for those who still read."""
@@ -138,16 +153,13 @@ def _recorded(layout: Layout, digest: Digest, size: int) -> RangeSet:
     """What a former process wrote down, if it still fits: a file of this size with these ranges in it."""
     try:
         said = json.loads(layout.record(digest).read_bytes())
-        if said["size"] == size and layout.partial(digest).stat().st_size == size:
-            have = RangeSet(ByteRange(start, stop) for start, stop in said["ranges"])
-            return have if have.end_from(0) <= size and not list(_beyond(have, size)) else RangeSet()
-    except (OSError, ValueError, KeyError, TypeError):
+        pairs = [(start, stop) for start, stop in said["ranges"]]
+        whole = all(type(number) is int and 0 <= number <= size for pair in pairs for number in pair)
+        if whole and said["size"] == size == os.stat(layout.partial(digest), follow_symlinks=False).st_size:
+            return RangeSet(ByteRange(start, stop) for start, stop in pairs)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     return RangeSet()
-
-
-def _beyond(have: RangeSet, size: int) -> list[ByteRange]:
-    return [span for span in have if span.stop > size]
 
 
 def require_room(layout: Layout, size: int) -> None:
@@ -160,12 +172,16 @@ def require_room(layout: Layout, size: int) -> None:
         raise StoreFull(f"no room for {size} bytes on the store's file system")
 
 
-def leftovers(layout: Layout) -> list[tuple[Path, Digest, int]]:
-    """The partials on disk that can be gone on with: path, digest and bytes there."""
-    found = []
-    for path in sorted(layout.partials.glob("*.json")):
-        with suppress(ValueError, OSError, KeyError, TypeError):
+def tidy(layout: Layout) -> None:
+    """Remove what nobody can go on with: a record without bytes, bytes without a record, what is neither."""
+    kept: set[Path] = set()
+    for path in layout.partials.glob("*.json"):
+        with suppress(ValueError, OSError):
             digest = Digest.parse(f"sha256:{path.stem}")
-            size = int(json.loads(path.read_bytes())["size"])
-            found.append((layout.partial(digest), digest, _recorded(layout, digest, size).total))
-    return found
+            size = os.stat(layout.partial(digest)).st_size
+            if not layout.blob(digest).exists() and _recorded(layout, digest, size).total:
+                kept |= {layout.partial(digest), layout.record(digest)}
+    for path in layout.partials.iterdir():
+        if path not in kept:
+            with suppress(OSError):
+                path.unlink()

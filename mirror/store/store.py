@@ -3,18 +3,21 @@
 import asyncio
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from typing import Self
+from uuid import uuid4
 
 from mirror.errors import StoreFull, StoreUnusable
 from mirror.events import Events, ModelRemoved, ModelStored
 from mirror.store.blobs import BlobStore
-from mirror.store.layout import Layout
+from mirror.store.layout import Layout, write_whole
 from mirror.store.lock import StoreLock
 from mirror.store.manifests import ManifestShelf, StoredManifest, named
-from mirror.store.partial import Partial, full, leftovers, require_room
+from mirror.store.partial import full, require_room, tidy
+from mirror.threads import in_thread
 from mirror.values import MAX_MANIFEST_BYTES, Digest, InvalidManifest, Manifest, ModelName
 
 
@@ -22,7 +25,8 @@ class Store:
     """Blobs first, manifest last; on removal manifest first. So a name always means that all of it is here.
 
     ``complete`` holds the models that are whole, ``staged`` the manifests that wait for blobs. Everything is for
-    the event loop's thread; what blocks on the disk goes to threads inside. Changes to the tree are in a row.
+    the event loop's thread; what blocks on the disk goes to a thread inside. Changes to the tree are in a row, and
+    a caller who is cancelled leaves the index saying what the disk says.
     """
 
     def __init__(self, layout: Layout, events: Events, lock: StoreLock) -> None:
@@ -34,6 +38,7 @@ class Store:
         self.problems: list[str] = []
         self._events = events
         self._changes = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     @classmethod
     async def open(cls, root: Path, state: Path, events: Events, *, holder: str, create: bool = True) -> Self:
@@ -48,16 +53,20 @@ class Store:
             raise StoreUnusable(f"there is no store at {root}")
         await asyncio.to_thread(layout.make)
         lock = StoreLock(state / "lock", holder).take()
+        store = cls(layout, events, lock)
         try:
-            store = cls(layout, events, lock)
-            await asyncio.to_thread(store._recover)
+            await in_thread(store._thread, store._recover)
+        except OSError as error:
+            store.close()
+            raise StoreUnusable(f"cannot tidy up {error.filename}: {error.strerror}") from error
         except BaseException:
-            lock.release()
+            store.close()
             raise
         return store
 
     def close(self) -> None:
         """Give the store to the next process."""
+        self._thread.shutdown()
         self.lock.release()
 
     def find(self, name: ModelName) -> StoredManifest | None:
@@ -73,8 +82,9 @@ class Store:
         """Return a manifest by the digest of its bytes, also one that an index names."""
         for shelf in (self.complete, self.staged):
             stored = shelf.find_digest(digest)
-            if stored is not None:
-                return shelf.read(stored)
+            manifest = shelf.read(stored) if stored else None
+            if manifest is not None:
+                return manifest
         raw = self.blobs.read(digest, MAX_MANIFEST_BYTES)
         with suppress(InvalidManifest):
             return Manifest.parse(raw) if raw and raw.lstrip()[:1] == b"{" else None
@@ -94,17 +104,16 @@ class Store:
         """Keep a manifest: among the complete models when every blob is here, else staged until they are.
 
         Raises:
-            StoreFull: the disk would not take it; nothing changed.
+            StoreFull: the disk would not take it; the complete models are as they were.
         """
         async with self._changes:
-            known = self.find(name)
-            if known is not None and known.digest == manifest.digest:
-                return
             kept = self.complete.find(name)
             if kept is not None and kept.digest == manifest.digest:
-                self.staged.remove(name)  # the tag moved back
+                self._unstage(name)  # where there is one, the tag moved back
                 return
-            await self._write(self.staged, name, manifest)
+            known = self.staged.find(name)
+            if known is None or known.digest != manifest.digest:
+                await self._write(self.staged, name, manifest)
             await self._promote(name)
 
     async def put_small_blob(self, content: bytes) -> Digest:
@@ -112,7 +121,7 @@ class Store:
         digest = Digest.of(content)
         async with self._changes:
             if self.blobs.size(digest) is None:
-                await asyncio.to_thread(self._put_small, digest, content)
+                await self._put_small(digest, content)
         await self.arrived(digest)
         return digest
 
@@ -162,10 +171,26 @@ class Store:
         """Return the blobs a manifest names that are not here with the size it says."""
         return [blob.digest for blob in stored.blobs if self.blobs.size(blob.digest) != blob.size]
 
-    async def _write(self, shelf: ManifestShelf, name: ModelName, manifest: Manifest) -> StoredManifest:
+    async def _write(self, shelf: ManifestShelf, name: ModelName, manifest: Manifest) -> None:
+        written = False
+
+        def write() -> None:
+            nonlocal written
+            shelf.write(name, manifest)
+            written = True
+
         try:
-            await asyncio.to_thread(shelf.write, name, manifest)
-            return shelf.note(name, manifest)
+            try:
+                await in_thread(self._thread, write)
+            finally:
+                if written:  # also where the caller was cancelled meanwhile: the index says what the disk says
+                    shelf.note(name, manifest)
+        except OSError as error:
+            raise full(error) from error
+
+    def _unstage(self, name: ModelName) -> None:
+        try:
+            self.staged.remove(name)
         except OSError as error:
             raise full(error) from error
 
@@ -175,56 +200,60 @@ class Store:
         manifest = self.staged.read(stored) if stored else None
         if stored is None or manifest is None:
             return
-        if await asyncio.to_thread(self.missing, stored):
+        for blob in stored.blobs:
+            self.blobs.spare(blob.digest)
+        if await in_thread(self._thread, lambda: self.missing(stored)):
             return
         await self._write(self.complete, name, manifest)
-        self.staged.remove(name)
+        self._unstage(name)
         self._events.publish(ModelStored(name, manifest.digest, manifest.size))
 
-    def _put_small(self, digest: Digest, content: bytes) -> None:
-        partial = Partial.open(self.layout, digest, len(content))
+    async def _put_small(self, digest: Digest, content: bytes) -> None:
+        """Write bytes that named themselves. Not by a Partial: a fill may be at work on the one of this digest."""
+        target, temporary = self.layout.blob(digest), self.layout.temporary / uuid4().hex
         try:
-            partial.write(0, content)
-            partial.advance(len(content))
-            partial.publish()
-        finally:
-            partial.close()
+            await in_thread(self._thread, lambda: write_whole(target, content, temporary))
+        except OSError as error:
+            raise full(error) from error
 
     def _recover(self) -> None:
-        """Make the tree keep its promises again: what is not whole leaves the complete models."""
+        """Make the tree keep its promises again: what is not whole leaves the complete models.
+
+        A full disk stops only the moves: a model that could not be staged is fetched again when asked for.
+        """
         rmtree(self.layout.temporary, ignore_errors=True)
         self.layout.temporary.mkdir(exist_ok=True)
-        self._tidy_partials()
+        tidy(self.layout)
         for shelf in (self.complete, self.staged):
-            self.problems += [f"{path} is not a manifest: {problem}" for path, problem in shelf.load()]
+            self.problems += [f"{path} {problem}" for path, problem in shelf.load()]
         for stored in self.complete:
             if self.missing(stored):
                 self._demote(stored)
         for stored in self.staged:
             manifest = self.staged.read(stored)
             if manifest is not None and not self.missing(stored):
-                self.complete.write(stored.name, manifest)
-                self.complete.note(stored.name, manifest)
-                self.staged.remove(stored.name)
+                with suppress(OSError):
+                    self.complete.write(stored.name, manifest)
+                    self.complete.note(stored.name, manifest)
+                    self.staged.remove(stored.name)
 
     def _demote(self, stored: StoredManifest) -> None:
-        """A complete model lacks a blob: stage it again, and put aside what has a blob's name and is none."""
+        """A complete model lacks a blob: stage it again, and put aside what has a blob's name and is none.
+
+        A blob that another manifest names with the size it has is one: then this manifest is wrong.
+        """
         manifest = self.complete.read(stored)
         lacking = self.missing(stored)
         if manifest is not None and self.staged.find(stored.name) is None:
-            self.staged.write(stored.name, manifest)
-            self.staged.note(stored.name, manifest)
+            with suppress(OSError):
+                self.staged.write(stored.name, manifest)
+                self.staged.note(stored.name, manifest)
         self.complete.remove(stored.name)
+        sizes = {(blob.digest, blob.size) for shelf in (self.complete, self.staged) for blob in shelf.blobs()}
         for digest in lacking:
-            with suppress(FileNotFoundError):
-                self.layout.blob(digest).rename(self.layout.quarantine / digest.filename)
+            if (digest, self.blobs.size(digest)) not in sizes:
+                with suppress(FileNotFoundError):
+                    self.layout.blob(digest).rename(self.layout.quarantine / digest.filename)
         self.problems.append(
             f"{stored.name.short} lacks {len(lacking)} of its blobs; it is fetched again when asked for"
         )
-
-    def _tidy_partials(self) -> None:
-        """Remove partials nobody can go on with: a record without bytes, bytes without a record."""
-        known = {path for path, _, there in leftovers(self.layout) if there}
-        for path in self.layout.partials.iterdir():
-            if path not in known and path.with_suffix("") not in known:
-                path.unlink(missing_ok=True)

@@ -5,13 +5,14 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
 from mirror.store.layout import Layout
-from mirror.values import Digest, Invalid, Manifest, ModelName
+from mirror.store.manifests import read_manifest
+from mirror.values import Digest, Invalid, InvalidManifest, Manifest, ModelName
 
 _HASH_BYTES = 4 << 20
 
@@ -38,27 +39,38 @@ def verify(layout: Layout, stop: Callable[[], bool] = lambda: False) -> Iterator
     Ends early once ``stop`` says so. A blob or manifest that goes away meanwhile is no problem.
     """
     sizes: dict[Digest, int] = {}
-    paths = sorted(layout.blobs.iterdir()) if layout.blobs.is_dir() else []
-    total = sum(path.stat().st_size for path in paths if path.is_file())
-    done = 0
-    for path in paths:
-        if stop():
-            return
-        try:
-            digest = Digest.parse(path.name)
-        except Invalid:
+    blobs = []
+    for path in sorted(layout.blobs.iterdir()) if layout.blobs.is_dir() else []:
+        digest = _digest(path)
+        if digest is None:
             if path.is_file():
-                yield Problem(path, "is no blob: its name is no digest")
-            continue
+                yield Problem(path, "is no blob: its name is no digest as Ollama writes it")
+        elif not path.is_file():
+            if os.path.lexists(path):
+                yield Problem(path, "has the name of a blob and is no file")
+        else:
+            blobs.append((path, digest))
+            with suppress(FileNotFoundError):
+                sizes[digest] = path.stat().st_size
+    done, total = 0, sum(sizes.values())
+    for path, digest in blobs:
         for step in _check_blob(path, digest):
+            if stop():
+                return
             if isinstance(step, Problem):
                 yield step
             else:
                 done += step
                 yield Progress(done, total)
-        if path.is_file():
-            sizes[digest] = path.stat().st_size
     yield from _check_manifests(layout, sizes)
+
+
+def _digest(path: Path) -> Digest | None:
+    try:
+        digest = Digest.parse(path.name)
+    except Invalid:
+        return None
+    return digest if path.name == digest.filename else None
 
 
 def _check_blob(path: Path, digest: Digest) -> Iterator[int | Problem]:
@@ -80,19 +92,26 @@ def _check_blob(path: Path, digest: Digest) -> Iterator[int | Problem]:
 def _check_manifests(layout: Layout, sizes: dict[Digest, int]) -> Iterator[Problem]:
     for path in sorted(p for p in layout.manifests.rglob("*") if not p.is_dir()):
         try:
-            ModelName(*path.relative_to(layout.manifests).parts)
-            manifest = Manifest.parse(path.read_bytes())
-        except FileNotFoundError:
-            continue
-        except (Invalid, TypeError, OSError) as error:
-            yield Problem(path, f"is no manifest: {error}")
+            manifest = _manifest(path, path.relative_to(layout.manifests).parts)
+        except (Invalid, OSError) as error:
+            if os.path.lexists(path):
+                yield Problem(path, f"is no manifest: {error}")
             continue
         for blob in manifest.blobs:
             size = sizes.get(blob.digest)
-            if size is None and not os.path.exists(layout.blob(blob.digest)):
+            if size is None and not os.path.exists(layout.blob(blob.digest)) and path.exists():
                 yield Problem(path, f"names {blob.digest}, which is not here")
             elif size is not None and size != blob.size:
                 yield Problem(path, f"names {blob.digest} with {blob.size} bytes; it has {size}")
+
+
+def _manifest(path: Path, parts: tuple[str, ...]) -> Manifest:
+    if len(parts) != 4:
+        raise InvalidManifest("/".join(parts), "host/namespace/model/tag")
+    ModelName(*parts)
+    if path.exists() and not path.is_file():
+        raise InvalidManifest(path.name, "a file")
+    return read_manifest(path)
 
 
 @asynccontextmanager

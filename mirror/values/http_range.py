@@ -7,7 +7,7 @@ from mirror.values.ranges import ByteRange
 
 _UNIT = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*(.*)\Z", re.ASCII | re.DOTALL)
 _ONE = re.compile(r"(\d{0,19})-(\d{0,19})\Z", re.ASCII)
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\Z", re.ASCII | re.IGNORECASE)
 
 
 class RangeNotSatisfiable(InvalidRange):
@@ -56,8 +56,14 @@ def content_range(span: ByteRange, size: int) -> str:
 
 
 def parse_content_range(header: str) -> tuple[ByteRange, int | None]:
-    """Return the range and the whole size (None for ``*``) of a Content-Range header. Raises InvalidRange."""
+    """Return the range and the whole size (None for ``*``) of a Content-Range header.
+
+    Raises:
+        InvalidRange: another form, or a range that is backwards or ends past the size (RFC 9110 §14.4).
+    """
     match = _CONTENT_RANGE.match(header)
-    if match is None or int(match[2]) < int(match[1]):
-        raise InvalidRange(header, "bytes FIRST-LAST/SIZE")
-    return ByteRange(int(match[1]), int(match[2]) + 1), None if match[3] == "*" else int(match[3])
+    if match is not None:
+        first, last, size = int(match[1]), int(match[2]), None if match[3] == "*" else int(match[3])
+        if first <= last and (size is None or last < size):
+            return ByteRange(first, last + 1), size
+    raise InvalidRange(header, "bytes FIRST-LAST/SIZE")

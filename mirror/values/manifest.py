@@ -30,15 +30,15 @@ class Descriptor:
     def parse(cls, entry: object) -> Self:
         """Read one descriptor of a manifest. Raises InvalidManifest."""
         if not isinstance(entry, dict):
-            raise InvalidManifest(repr(entry), "an object with digest, size and mediaType")
+            raise InvalidManifest(_kind(entry), "an object with digest, size and mediaType")
         size = entry.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 62:
-            raise InvalidManifest(repr(size), "a size of 0 or more bytes")
+            raise InvalidManifest(_kind(size), "a size of 0 or more bytes")
         try:
-            digest = Digest.parse(str(entry.get("digest")))
+            digest = Digest.parse(_text(entry, "digest"))
         except InvalidDigest as error:
             raise InvalidManifest(error.text, error.accepted) from error
-        return cls(digest, size, str(entry.get("mediaType", "")))
+        return cls(digest, size, _text(entry, "mediaType"))
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,15 @@ class Manifest:
             raise InvalidManifest(f"{len(raw)} bytes", f"at most {MAX_MANIFEST_BYTES} bytes")
         view = _json_object(raw)
         children = tuple(Descriptor.parse(entry) for entry in _list(view, "manifests"))
-        said = str(view.get("mediaType", "")) or media_type.partition(";")[0].strip()
-        if said not in MANIFEST_TYPES:
-            said = OCI_INDEX if children else DOCKER_MANIFEST
+        said = (_text(view, "mediaType"), media_type.partition(";")[0].strip())
+        known = next((one for one in said if one in MANIFEST_TYPES), OCI_INDEX if children else DOCKER_MANIFEST)
         layers = tuple(Descriptor.parse(entry) for entry in _list(view, "layers"))
         config = view.get("config")
         if not isinstance(config, dict) or not config.get("digest"):
             config = None
         if not children and not layers and config is None:
             raise InvalidManifest(_shown(raw), "an object with layers, config or manifests")
-        return cls(raw, said, Descriptor.parse(config) if config else None, layers, children)
+        return cls(raw, known, Descriptor.parse(config) if config else None, layers, children)
 
     @cached_property
     def digest(self) -> Digest:
@@ -101,7 +100,7 @@ class Manifest:
 
 def _json_object(raw: bytes) -> Mapping[str, Any]:
     try:
-        view = json.loads(raw)
+        view = json.loads(raw.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise InvalidManifest(_shown(raw), "JSON") from error
     if not isinstance(view, dict):
@@ -114,8 +113,23 @@ def _list(view: Mapping[str, Any], key: str) -> list[object]:
     if entries is None:
         return []
     if not isinstance(entries, list):
-        raise InvalidManifest(repr(entries), f"a list of descriptors as {key}")
+        raise InvalidManifest(_kind(entries), f"a list of descriptors as {key}")
     return entries
+
+
+def _text(view: Mapping[str, Any], key: str) -> str:
+    found = view.get(key)
+    return found if isinstance(found, str) else ""
+
+
+def _refuse(constant: str) -> None:
+    """NaN and Infinity are Python's; no client of ours reads them."""
+    raise ValueError(constant)
+
+
+def _kind(value: object) -> str:
+    """What to show of a value that is in the wrong place: a nested one may be too deep to print."""
+    return repr(value) if value is None or isinstance(value, (bool, int, float, str)) else type(value).__name__
 
 
 def _shown(raw: bytes) -> str:

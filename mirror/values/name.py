@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Self
 
 from mirror.values.invalid import InvalidModelName
@@ -44,22 +45,22 @@ class ModelName:
     def parse(cls, text: str, *, host: str = DEFAULT_HOST) -> Self:
         """Read a name as a user types it; missing parts get Ollama's defaults, ``host`` the one given.
 
-        A leading ``http://`` or ``https://`` is accepted and dropped, as Ollama does.
+        A ``scheme://`` before a host is accepted and dropped, as Ollama does.
 
         Raises:
             InvalidModelName: where a part is empty, too long or has a character Ollama refuses; digests
                 (``name@sha256:...``) and more than three path segments among them.
         """
-        rest = text.partition("://")[2] if "://" in text else text
-        tag = DEFAULT_TAG
-        if rest.rfind(":") > rest.rfind("/"):
-            rest, _, tag = rest.rpartition(":")
-        rest, _, model = rest.rpartition("/") if "/" in rest else ("", "", rest)
-        given_host, slash, namespace = rest.rpartition("/")
+        path, tag = text, DEFAULT_TAG
+        if text.rfind(":") > text.rfind("/"):
+            path, _, tag = text.rpartition(":")
+        before, has_namespace, model = path.rpartition("/")
+        given_host, has_host, namespace = before.rpartition("/")
+        _, has_scheme, bare_host = given_host.partition("://")
         try:
             return cls(
-                given_host if slash else host,
-                namespace if rest or text.startswith("/") else DEFAULT_NAMESPACE,
+                (bare_host if has_scheme else given_host) if has_host else host,
+                namespace if has_namespace else DEFAULT_NAMESPACE,
                 model,
                 tag,
             )
@@ -74,7 +75,7 @@ class ModelName:
     @property
     def folded(self) -> "ModelName":
         """The same name with every part in lower case: equal for names that differ in letter case only."""
-        return ModelName(self.host.lower(), self.namespace.lower(), self.model.lower(), self.tag.lower())
+        return _folded(self)
 
     @property
     def short(self) -> str:
@@ -91,3 +92,8 @@ class ModelName:
 
     def __str__(self) -> str:
         return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
+
+
+@lru_cache(maxsize=4096)
+def _folded(name: ModelName) -> ModelName:
+    return ModelName(name.host.lower(), name.namespace.lower(), name.model.lower(), name.tag.lower())
