@@ -159,12 +159,22 @@ async def test_config_show_says_where_each_value_comes_from(tmp_path: Path) -> N
     assert json.loads((await mirror("config", "schema", cwd=tmp_path)).out)["type"] == "object"
 
 
-@pytest.mark.parametrize("command", ["serve", "prefetch", "list", "show", "rm", "verify", "demo", "config show"])
+@pytest.mark.parametrize(
+    "command", ["serve", "prefetch", "list", "show", "rm", "verify", "demo", "config show", "completion"]
+)
 async def test_every_command_explains_itself_with_an_example(command: str) -> None:
     """Help is where people look first."""
     said = (await mirror(*command.split(), "--help")).out
     assert "Example" in said
     assert f"mirror {command}" in said
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_shells_can_complete_commands(shell: str) -> None:
+    """What completes is made by the program itself, so it knows every command."""
+    assert "_MIRROR_COMPLETE" in (await mirror("completion", shell)).out
+    offered = await mirror(env={"_MIRROR_COMPLETE": "fish_complete", "COMP_WORDS": "mirror pre", "COMP_CWORD": "pre"})
+    assert "prefetch" in offered.out
 
 
 async def test_the_demo_ends_well_and_fetches_nothing_twice() -> None:

@@ -153,7 +153,6 @@ def test_settings_not_acted_on_are_named() -> None:
         "security.blocked_models": "a",
         "security.rate_limit_requests": 1,
         "security.rate_limit_window": 1,
-        "features.enable_api_proxy": False,
     }
     assert not_yet(load(None, {}, dict(samples)).settings) == list(NOT_YET) == list(samples)
 

@@ -115,9 +115,16 @@ async def test_health_tells_a_mirror_without_upstream_from_one_without_store(tmp
 
 async def test_features_can_be_switched_off(tmp_path: Path) -> None:
     """The first seed's enable_* do what they say."""
-    off = _settings(tmp_path, "http://127.0.0.1:9", features__enable_metrics=False, features__enable_web_ui=False)
+    off = _settings(
+        tmp_path,
+        "http://127.0.0.1:9",
+        features__enable_metrics=False,
+        features__enable_web_ui=False,
+        features__enable_api_proxy=False,
+    )
     async with running_mirror(off) as mirror:
         assert (await _get(f"{mirror.url}/metrics"))[0] == 404
+        assert (await _get(f"{mirror.url}/api/tags"))[0] == 404
         assert (await _get(mirror.url, headers={"Accept": "text/html"}))[2] == "Ollama is running"
 
 

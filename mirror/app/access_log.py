@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
+from mirror.registry.sending import SENT
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger("mirror.access")
@@ -36,12 +38,20 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
             method=request.method,
             path=request.path,
             status=status,
-            bytes=response.body_length if response is not None and response.prepared else 0,
+            bytes=_body_bytes(request, response),
             duration_s=round(time.monotonic() - begun, 4),
             client=request.remote,
             cache=response.headers.get("X-Mirror-Cache") if response is not None else None,
         )
     return response
+
+
+def _body_bytes(request: web.Request, response: web.StreamResponse | None) -> int:
+    """How many bytes of body went out: as the handler counted them, or what the response holds."""
+    if (counted := request.get(SENT)) is not None:
+        return int(counted)
+    held = response.body if isinstance(response, web.Response) and request.method != "HEAD" else None
+    return len(held) if isinstance(held, bytes | bytearray) else 0
 
 
 def wanted() -> bool:

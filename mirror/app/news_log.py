@@ -4,11 +4,14 @@ import structlog
 
 from mirror.events import DigestMismatched, Event, FillEnded, FillStarted, ModelRemoved, ModelStored, NotKept
 
+LOGGED = (FillStarted, FillEnded, DigestMismatched, NotKept, ModelStored, ModelRemoved)
+"""The news that is rare enough to be worth a line."""
+
 log = structlog.get_logger("mirror.news")
 
 
 def log_news(event: Event) -> None:
-    """Write one piece of news down, if it is rare enough to be worth a line; the tap for ``Events``."""
+    """Write one piece of news down; the tap for ``Events``."""
     match event:
         case FillStarted(digest, size, resumed):
             log.info("fill started", digest=digest.short, size_bytes=size, resumed_bytes=resumed)

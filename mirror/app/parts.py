@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +52,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         stack.push_async_callback(engine.dispose)
         ledger = Ledger(engine)
         await ledger.load()
-        stack.push_async_callback(ledger.flush)
-        events.tap(ledger.hear)
+        events.tap(ledger.hear, *ledger.kinds)
         unknown = await asyncio.to_thread(_short_memory, state / "unknown")
         stack.callback(unknown.close)
         upstream = Upstream(settings.upstream, settings.upstream.key_file or state / "id_ed25519", events)
@@ -61,8 +60,9 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         threads = ThreadPoolExecutor(_PROVING_THREADS, thread_name_prefix="prover")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        flushing = group.create_task(_flush_now_and_then(ledger), name="ledger")
-        stack.callback(flushing.cancel)
+        closing = asyncio.Event()
+        group.create_task(_flush_now_and_then(ledger, closing), name="ledger")
+        stack.callback(closing.set)
         fills = Fills(store, upstream, settings, events, group, threads)
         stack.callback(fills.park)
         tags = Tags(store, upstream, settings, ledger, unknown)
@@ -74,7 +74,9 @@ def _short_memory(folder: Path) -> diskcache.Cache:
     return diskcache.Cache(str(folder), disk=diskcache.JSONDisk, size_limit=_UNKNOWN_BYTES)
 
 
-async def _flush_now_and_then(ledger: Ledger) -> None:
-    while True:
-        await asyncio.sleep(_FLUSH_S)
+async def _flush_now_and_then(ledger: Ledger, closing: asyncio.Event) -> None:
+    while not closing.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                await closing.wait()
         await ledger.flush()

@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from mirror.app.access_log import access_log, wanted
-from mirror.app.news_log import log_news
+from mirror.app.news_log import LOGGED, log_news
 from mirror.app.parts import Parts, opened_parts
 from mirror.config import Settings, not_yet
 from mirror.errors import SettingsError
@@ -57,7 +57,7 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
     for key in not_yet(settings):
         log.warning("setting without effect in this version", key=key)
     async with opened_parts(settings, holder="mirror serve") as parts:
-        parts.events.tap(log_news)
+        parts.events.tap(log_news, *LOGGED)
         for problem in parts.store.problems:
             log.warning("store", problem=problem)
         runner = web.AppRunner(
@@ -89,12 +89,13 @@ def application(parts: Parts) -> web.Application:
     doorkeeper = Doorkeeper(key.get_secret_value() if key else None)
     faces = (
         RegistryFace(parts.store, parts.fills, parts.tags, parts.upstream, parts.events, offline=settings.offline),
-        ApiFace(parts.store),
         StatusFace(settings, parts.store, parts.fills, parts.ledger, parts.upstream, metrics),
         AdminFace(parts.store, parts.ledger, parts.puller, doorkeeper, settings.upstream.host),
     )
     for face in faces:
         app.add_routes(face.routes())
+    if settings.features.enable_api_proxy:
+        app.add_routes(ApiFace(parts.store).routes())
     return app
 
 

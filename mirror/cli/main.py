@@ -3,6 +3,7 @@
 import click
 
 from mirror import __version__
+from mirror.cli.completion import completion
 from mirror.cli.config import config
 from mirror.cli.demo import demo
 from mirror.cli.models import list_models, prefetch, remove, show, verify
@@ -35,5 +36,5 @@ def main() -> None:
     """Hold the commands together."""
 
 
-for command in (serve, prefetch, list_models, show, remove, verify, config, demo):
+for command in (serve, prefetch, list_models, show, remove, verify, config, demo, completion):
     main.add_command(command)

@@ -1,19 +1,20 @@
-"""Which mirror a command works on: a running one, or the store itself while nobody holds it."""
+"""Which mirror a command works on: a running one, or the store itself while nobody holds it.
+
+Rooms are imported where they are needed: a command that only asks a running mirror starts in half the time.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mirror.app import Parts, opened_parts
-from mirror.app.logs import set_up_logs
-from mirror.client import AdminClient
 from mirror.config import LogLevel, Settings
 from mirror.errors import ServerError
 from mirror.store import holder
 from mirror.values import ModelName
-from mirror.web.admin import pull_steps, verify_steps
-from mirror.web.views import model_details, models_view
+
+if TYPE_CHECKING:
+    from mirror.app import Parts
 
 Steps = AsyncIterator[dict[str, Any]]
 
@@ -41,14 +42,18 @@ class Reached(Protocol):
 class Local:
     """The store of this machine, held by this command."""
 
-    parts: Parts
+    parts: "Parts"
 
     async def models(self) -> list[dict[str, Any]]:
         """List the models in the store."""
+        from mirror.web.views import models_view
+
         return await models_view(self.parts.store, self.parts.ledger)
 
     async def model(self, name: str) -> dict[str, Any]:
         """Show one model."""
+        from mirror.web.views import model_details
+
         parsed = self._name(name)
         view = await model_details(parsed, self.parts.store, self.parts.ledger)
         if view is None:
@@ -65,10 +70,14 @@ class Local:
 
     def pull(self, name: str) -> AbstractAsyncContextManager[Steps]:
         """Fetch a model; yields steps of progress."""
+        from mirror.web.admin import pull_steps
+
         return pull_steps(self.parts.puller, self._name(name))
 
     def verify(self) -> AbstractAsyncContextManager[Steps]:
         """Check the store; yields steps of progress and problems."""
+        from mirror.web.admin import verify_steps
+
         return verify_steps(self.parts.store)
 
     def _name(self, text: str) -> ModelName:
@@ -83,6 +92,8 @@ async def reached(settings: Settings, server: str | None, command: str, *, creat
         StoreBusy: another command holds the store.
         StoreUnusable: there is none, and ``create`` is false.
     """
+    from mirror.client import AdminClient
+
     key = settings.security.api_key
     busy = None if server else holder(settings.cache.state_directory / "lock")
     if busy is not None and busy.url is None:
@@ -92,6 +103,9 @@ async def reached(settings: Settings, server: str | None, command: str, *, creat
         async with AdminClient(url, key.get_secret_value() if key else None) as client:
             yield client
         return
+    from mirror.app import opened_parts
+    from mirror.app.logs import set_up_logs
+
     set_up_logs(settings.logging.model_copy(update={"level": LogLevel.WARNING, "file": None}))
     async with opened_parts(settings, holder=f"mirror {command}", create=create) as parts:
         yield Local(parts)

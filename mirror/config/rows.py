@@ -17,7 +17,6 @@ NOT_YET = (
     "security.blocked_models",
     "security.rate_limit_requests",
     "security.rate_limit_window",
-    "features.enable_api_proxy",
 )
 """Settings that this version accepts without acting on them."""
 

@@ -16,6 +16,7 @@ from mirror.events import (
     FillStarted,
     ManifestServed,
     NotKept,
+    Served,
     UpstreamAnswered,
 )
 from mirror.fill import Fills
@@ -30,10 +31,11 @@ class Metrics:
     def __init__(self, store: Store, fills: Fills) -> None:
         self.registry = CollectorRegistry()
         kept = self.registry
-        self._requests = Counter(
-            "mirror_cache_requests", "Requests by kind and result.", ["kind", "result"], registry=kept
-        )
-        self._bytes = Counter("mirror_cache_bytes", "Bytes by direction.", ["direction"], registry=kept)
+        requests = Counter("mirror_cache_requests", "Requests by kind and result.", ["kind", "result"], registry=kept)
+        self._manifests = {result: requests.labels("manifest", result.value.lower()) for result in Served}
+        self._blobs = {result: requests.labels("blob", result.value.lower()) for result in Served}
+        moved = Counter("mirror_cache_bytes", "Bytes by direction.", ["direction"], registry=kept)
+        self._to_clients, self._from_upstream = moved.labels("client"), moved.labels("upstream")
         self._fill_s = Histogram(
             "mirror_fill_duration_seconds", "Time of whole fills.", buckets=_SECONDS, registry=kept
         )
@@ -64,12 +66,12 @@ class Metrics:
         """Count one piece of news; the tap for ``Events``."""
         match event:
             case ManifestServed(_, result):
-                self._requests.labels("manifest", result.value.lower()).inc()
+                self._manifests[result].inc()
             case BlobServed(_, _, result, sent):
-                self._requests.labels("blob", result.value.lower()).inc()
-                self._bytes.labels("client").inc(sent)
+                self._blobs[result].inc()
+                self._to_clients.inc(sent)
             case BytesFetched(_, count):
-                self._bytes.labels("upstream").inc(count)
+                self._from_upstream.inc(count)
             case FillStarted(_, _, resumed):
                 self._resumed.inc(resumed > 0)
             case FillEnded(_, _, _, duration_s, error):
