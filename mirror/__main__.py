@@ -2,4 +2,4 @@
 
 from mirror.cli import main
 
-main()
+main(prog_name="mirror")
