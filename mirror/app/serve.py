@@ -1,6 +1,7 @@
 """A running mirror: from settings to sockets, and down again."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -46,6 +47,7 @@ async def serve(settings: Settings, ready: Callable[[RunningMirror], None]) -> N
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_end, stop, number)
     async with running_mirror(settings) as mirror:
+        gc.freeze()  # what start-up made stays; the collector need not look at it again for every few requests
         ready(mirror)
         await stop.wait()
         log.info("stopping", replies_may_take_s=settings.server.shutdown)

@@ -4,9 +4,10 @@ One fill per digest with any number of readers, what a tag means now, and whole 
 ``store`` and the network through ``upstream``; its tasks run in a group that somebody waits in.
 """
 
-from mirror.fill.fill import Fill, FillReader
+from mirror.fill.fill import Fill
 from mirror.fill.fills import Fills
 from mirror.fill.pull import Puller, PullProgress
+from mirror.fill.reader import FillReader
 from mirror.fill.tags import Answer, Tags
 
 __all__ = ["Answer", "Fill", "FillReader", "Fills", "PullProgress", "Puller", "Tags"]

@@ -1,36 +1,23 @@
 """All fills: one per digest, however many want it."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import suppress
 
 from mirror.config import Settings
-from mirror.errors import DigestMismatch, StoreError
+from mirror.errors import DigestMismatch, StoreError, UpstreamUnavailable
 from mirror.events import Events, NotKept
-from mirror.fill.fill import Fill, FillSettings
+from mirror.fill.fill import Fill
+from mirror.fill.once import Once
+from mirror.fill.source import BlobOf, FillSettings
 from mirror.store import Partial, Store
-from mirror.upstream import Address, Transfer, Upstream
+from mirror.upstream import Address, Upstream
 from mirror.values import Digest, ModelName
 
 _MISMATCHES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class BlobOf:
-    """One blob of one upstream's repository, as a fill's source."""
-
-    upstream: Upstream
-    name: ModelName
-    digest: Digest
-    size: int | None
-
-    async def locate(self) -> Address:
-        """Resolve it anew; raises UpstreamError."""
-        return await self.upstream.locate(self.name.repository, self.digest, self.size)
-
-    async def carry(self, address: Address, transfer: Transfer) -> None:
-        """Bring in one range."""
-        await self.upstream.carry(address, transfer)
+_WRONG_S = 1.0
 
 
 class Fills:
@@ -53,7 +40,10 @@ class Fills:
         self._events = events
         self._group = group
         self._running: dict[Digest, Fill] = {}
-        self._opening: dict[Digest, asyncio.Lock] = {}
+        self._locating: Once[Address] = Once()
+        self._wrong: dict[Digest, tuple[float, DigestMismatch]] = {}
+        self._wrong_s = max(_WRONG_S, settings.cache.negative_ttl)
+        self._stopping = False
         self._threads = threads
         self._connections = settings.upstream.max_connections
         self._keep_filling = settings.cache.keep_filling
@@ -73,30 +63,39 @@ class Fills:
         """Every running fill."""
         return tuple(self._running.values())
 
-    async def open(self, name: ModelName, digest: Digest, size: int | None) -> Fill | None:
+    async def open(
+        self, name: ModelName, digest: Digest, size: int | None, accept: Callable[[int], object] = lambda _: None
+    ) -> Fill | None:
         """Join the fill of a blob or start one; None when it is in the store by now.
 
-        ``size`` is what a manifest says; the upstream is asked where nobody knows.
+        ``size`` is what a manifest says; the upstream is asked where nobody knows. ``accept`` is called with it
+        before anything is started, and may raise.
 
         Raises:
             StoreFull: it cannot be kept; the caller may pass the bytes through instead.
-            UpstreamError: only where the size had to be asked.
+            DigestMismatch: a moment ago the upstream sent other bytes than these, several times over.
+            UpstreamError: where the size had to be asked, or the mirror is stopping.
         """
-        fill = self._running.get(digest)
-        if fill is not None:
-            return fill
-        if size is not None:
-            return self._start(name, digest, size, None, 1)
-        async with self._opening.setdefault(digest, asyncio.Lock()):
+        address: Address | None = None
+        while True:
             fill = self._running.get(digest)
+            if fill is not None and fill.ending:
+                await fill.ended.wait()
+                continue
             if fill is not None:
                 return fill
-            address = await self._upstream.locate(name.repository, digest, None)
-        self._opening.pop(digest, None)
-        return self._running.get(digest) or self._start(name, digest, address.size, address, 1)
+            if self._store.blobs.size(digest) is not None:
+                return None
+            self._refuse_wrong(digest)
+            if size is not None:
+                accept(size)
+                return self._start(name, digest, size, address, 1)
+            address = await self._locating.ask(digest, lambda: self._upstream.locate(name.repository, digest, None))
+            size = address.size
 
     def park(self) -> None:
-        """Stop every fill and keep what is here; each ends soon after."""
+        """Stop every fill for good and keep what is here; each ends soon after."""
+        self._stopping = True
         for fill in self.in_flight:
             fill.park()
 
@@ -106,10 +105,10 @@ class Fills:
             fill.park()
         self._share()
 
-    def _start(self, name: ModelName, digest: Digest, size: int, address: Address | None, attempt: int) -> Fill | None:
+    def _start(self, name: ModelName, digest: Digest, size: int, address: Address | None, attempt: int) -> Fill:
         # no await until the fill is in the table: two callers must not start one each
-        if self._store.blobs.size(digest) is not None:
-            return None
+        if self._stopping:
+            raise UpstreamUnavailable("the mirror is stopping")
         try:
             partial = self._room_for(digest, size)
         except StoreError as error:
@@ -131,13 +130,26 @@ class Fills:
         return fill
 
     async def _run(self, fill: Fill, name: ModelName, attempt: int) -> None:
+        """Run it, and after wrong bytes another in its place, for a few times."""
         try:
             await fill.run()
         finally:
             del self._running[fill.digest]
             self._share()
-        if isinstance(fill.error, DigestMismatch) and attempt < _MISMATCHES:
-            self._start(name, fill.digest, fill.size, None, attempt + 1)
+        if not isinstance(fill.error, DigestMismatch) or self._stopping:
+            return
+        if attempt < _MISMATCHES:
+            with suppress(StoreError):  # whoever asks next is told
+                self._start(name, fill.digest, fill.size, None, attempt + 1)
+        else:
+            self._wrong[fill.digest] = (time.monotonic() + self._wrong_s, fill.error)
+
+    def _refuse_wrong(self, digest: Digest) -> None:
+        """Raise for a blob that the upstream has wrong; to fetch all of it at every request would help nobody."""
+        now = time.monotonic()
+        self._wrong = {one: (until, error) for one, (until, error) in self._wrong.items() if until > now}
+        if digest in self._wrong:
+            raise self._wrong[digest][1]
 
     def _room_for(self, digest: Digest, size: int) -> Partial:
         """Open a partial; StoreFull where there is no room beside what the running fills will still need."""

@@ -69,9 +69,14 @@ class FillPlan:
         """Nobody fetches these any more; what of them arrived stays."""
         self._taken.discard(span)
 
-    def waited_for(self, span: ByteRange) -> bool:
-        """Say whether a reader waits for a byte of ``span``."""
-        return any(offset in span for _, offset in self._waiting.values())
+    def waited_for(self, span: ByteRange) -> list[int]:
+        """Return the bytes of ``span`` that readers wait for, in order."""
+        return sorted(offset for _, offset in self._waiting.values() if offset in span)
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to take."""
+        return next(self._open_gaps(ByteRange(0, self.size)), None) is not None
 
     @property
     def front(self) -> int:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mirror.errors import BrokenStore, StaleAddress
+from mirror.errors import BrokenStore, DigestMismatch
 from mirror.fill.fills import Fills
+from mirror.fill.groups import first_of
 from mirror.fill.tags import Tags
 from mirror.store import Store
 from mirror.values import Descriptor, Digest, Manifest, ModelName
@@ -52,7 +53,7 @@ class Puller:
                 await self._fetch_all(name, blobs, meter)
                 reporting.set()
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_of(errors) from None
         stored = self._store.find(name)
         if stored is None or self._store.missing(stored):
             raise BrokenStore(f"{name.short} is not complete though all of it was fetched; try again")
@@ -85,10 +86,10 @@ class Puller:
                 finally:
                     fill.wanted -= 1
                     meter.fetched += fill.fetched
-                if fill.error is not None:
+                    self._fills.left(fill)
+                # After wrong bytes another fill has begun by itself, or ``open`` says that it was the last.
+                if fill.error is not None and not isinstance(fill.error, DigestMismatch):
                     raise fill.error
-                if self._store.blobs.size(blob.digest) is None:
-                    raise StaleAddress(f"the fill of {blob.digest.short} was parked")
 
 
 class _Meter:
@@ -123,8 +124,3 @@ async def _report(meter: _Meter, report: Callable[[PullProgress], None], until: 
         with suppress(TimeoutError):
             async with asyncio.timeout(_EVERY_S):
                 await until.wait()
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -10,8 +10,9 @@ from diskcache import Cache
 
 from mirror.config import Settings
 from mirror.db import Ledger
-from mirror.errors import NotFoundUpstream, Offline, StoreFull, UpstreamError
+from mirror.errors import NotFoundUpstream, Offline, RateLimited, StoreFull, UpstreamError, UpstreamUnavailable
 from mirror.events import Served
+from mirror.fill.once import Once
 from mirror.store import Store
 from mirror.upstream import Upstream
 from mirror.values import Digest, Manifest, ModelName
@@ -48,7 +49,7 @@ class Tags:
         self._ledger = ledger
         self._unknown = unknown
         self._now = now
-        self._asking: dict[ModelName, _Question] = {}
+        self._asking: Once[Answer] = Once()
         self._down_until = 0.0
 
     async def by_tag(self, name: ModelName) -> Answer:
@@ -66,7 +67,7 @@ class Tags:
             raise Offline(f"{name.short} is not in the store, and the mirror is offline")
         if kept is not None and time.monotonic() < self._down_until:
             return self._stale(name, kept)
-        return await self._ask_once(name, kept)
+        return await self._asking.ask(name.folded, lambda: self._ask_or_fall_back(name, kept))
 
     async def by_digest(self, name: ModelName, digest: Digest) -> Answer:
         """Return a manifest by its digest; it never changes, so what is stored is right. Raises as ``by_tag``."""
@@ -75,7 +76,16 @@ class Tags:
             return Answer(manifest, Served.HIT, 0.0)
         if self._offline:
             raise Offline(f"{digest} is not in the store, and the mirror is offline")
-        manifest = await self._upstream.manifest(name.repository, str(digest))
+        return await self._asking.ask((name.repository, digest), lambda: self._fetch(name, digest))
+
+    async def _fetch(self, name: ModelName, digest: Digest) -> Answer:
+        key = f"{name.folded}@{digest}"
+        await self._refuse_unknown(key, f"{digest} of {name.repository}")
+        try:
+            manifest = await self._upstream.manifest(name.repository, str(digest))
+        except NotFoundUpstream:
+            await self._note_unknown(key)
+            raise
         try:
             await self._store.put_small_blob(manifest.raw)
         except StoreFull:
@@ -101,48 +111,29 @@ class Tags:
         manifest = self._store.complete.read(whole) if whole else None
         return Answer(manifest or kept.manifest, Served.STALE, kept.age_s)
 
-    async def _ask_once(self, name: ModelName, kept: Answer | None) -> Answer:
-        question = self._asking.get(name.folded)
-        if question is not None:
-            await question.answered.wait()
-            if question.error is not None and kept is None:
-                raise question.error
-            return question.answer or self._fallback(name, kept)
-        question = self._asking[name.folded] = _Question()
-        try:
-            question.answer = await self._ask_or_fall_back(name, kept)
-        except UpstreamError as error:
-            question.error = error
-            raise
-        finally:
-            del self._asking[name.folded]
-            question.answered.set()
-        return question.answer
-
-    def _fallback(self, name: ModelName, kept: Answer | None) -> Answer:
-        if kept is None:
-            raise UpstreamError(f"the request for {name.short} that this one waited for was given up")
-        return self._stale(name, kept)
-
     async def _ask_or_fall_back(self, name: ModelName, kept: Answer | None) -> Answer:
         if kept is None:
-            await self._refuse_unknown(name)
+            await self._refuse_unknown(str(name.folded), name.short)
         try:
             return await self._ask(name, brief=kept is not None)
         except NotFoundUpstream:
             if kept is None:
-                await asyncio.to_thread(self._unknown.set, str(name.folded), 1, expire=self._cache.negative_ttl)
+                await self._note_unknown(str(name.folded))
                 raise
             return self._stale(name, kept)
-        except UpstreamError:
+        except UpstreamError as error:
             if kept is None:
                 raise
-            self._down_until = time.monotonic() + self._cache.stale_hold
+            if isinstance(error, UpstreamUnavailable | RateLimited):
+                self._down_until = time.monotonic() + self._cache.stale_hold
             return self._stale(name, kept)
 
-    async def _refuse_unknown(self, name: ModelName) -> None:
-        if await asyncio.to_thread(self._unknown.get, str(name.folded)):
-            raise NotFoundUpstream(f"{name.short}: not found upstream a moment ago")
+    async def _refuse_unknown(self, key: str, what: str) -> None:
+        if await asyncio.to_thread(self._unknown.get, key):
+            raise NotFoundUpstream(f"{what}: not found upstream a moment ago")
+
+    async def _note_unknown(self, key: str) -> None:
+        await asyncio.to_thread(self._unknown.set, key, 1, expire=self._cache.negative_ttl)
 
     async def _ask(self, name: ModelName, *, brief: bool) -> Answer:
         known = self._store.find(name)
@@ -157,12 +148,3 @@ class Tags:
             return Answer(manifest, Served.PASS, 0.0)
         self._ledger.checked(spelled, self._now())
         return Answer(manifest, Served.HIT if same else Served.MISS, 0.0)
-
-
-class _Question:
-    """One request to the upstream that several callers wait for."""
-
-    def __init__(self) -> None:
-        self.answered = asyncio.Event()
-        self.answer: Answer | None = None
-        self.error: UpstreamError | None = None

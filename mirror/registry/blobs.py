@@ -1,29 +1,27 @@
 """``/v2/<namespace>/<model>/blobs/<digest>``: from the store, from a running fill, or passed through."""
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from mirror.errors import DigestMismatch, MirrorError, Offline, StoreFull, UpstreamError
+from mirror.errors import DigestMismatch, MirrorError, Offline, StoreFull
 from mirror.events import BlobServed, Events, Served
 from mirror.fill import FillReader, Fills
-from mirror.registry.replies import VERSION
-from mirror.registry.sending import cut, send
+from mirror.registry.passage import Passage
+from mirror.registry.replies import VERSION, no_such_range
+from mirror.registry.sending import SENT, Sender, cut
 from mirror.store import Store
 from mirror.upstream import Upstream
 from mirror.values import ByteRange, Digest, ModelName
-from mirror.values.http_range import content_range, parse_range
+from mirror.values.http_range import RangeNotSatisfiable, content_range, parse_range
 
 _FIRST_BYTE_S = 3.0
 """How long an answer waits for its first byte, so that it can still become an error with a status.
 
 Ollama wants the head of its first, unranged GET within seconds (docs/protocol.md §3).
 """
-_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +36,18 @@ class Asked:
 
     @classmethod
     def of(cls, request: web.Request, name: ModelName, digest: Digest, size: int) -> "Asked":
-        """Read the request's Range and If-Range. Raises InvalidRange."""
-        header = request.headers.get("Range")
+        """Read the request's Range and If-Range, which mean nothing but to GET (RFC 9110 §14.2).
+
+        Raises:
+            InvalidRange: the range is none.
+            HTTPException: there is not a byte of it; the answer says how many there are.
+        """
+        header = request.headers.get("Range") if request.method == "GET" else None
         if header is not None and request.headers.get("If-Range", f'"{digest}"') == f'"{digest}"':
-            span = parse_range(header, size)
+            try:
+                span = parse_range(header, size)
+            except RangeNotSatisfiable as error:
+                raise no_such_range(error, size) from error
             if span is not None:
                 return cls(name, digest, size, span, ranged=True)
         return cls(name, digest, size, ByteRange(0, size), ranged=False)
@@ -65,11 +71,12 @@ class Blobs:
         path = request.match_info
         digest = Digest.parse(path["digest"])
         name = ModelName(self._host, path["namespace"], path["model"], "latest")
+        if _has_it(request, digest):
+            return web.Response(status=304, headers={**VERSION, "ETag": f'"{digest}"'})
         if request.method == "HEAD":
             size = await self._size(name, digest)
             served = Served.HIT if self._store.blobs.size(digest) is not None else Served.MISS
-            asked = Asked.of(request, name, digest, size)
-            return _head(request, asked, served)
+            return _head(request, Asked.of(request, name, digest, size), served)
         blob = self._store.blobs.open(digest)
         if blob is not None:
             with blob:
@@ -81,22 +88,27 @@ class Blobs:
         if self._offline:
             raise Offline(f"{digest} is not in the store, and the mirror is offline")
         joined = self._fills.running(digest) is not None
-        size = self._store.size_of(digest)
         try:
-            fill = await self._fills.open(name, digest, size)
+            # A range that is refused starts nothing.
+            size = self._store.size_of(digest)
+            fill = await self._fills.open(name, digest, size, lambda size: Asked.of(request, name, digest, size))
         except StoreFull:
             asked = Asked.of(request, name, digest, await self._size(name, digest))
             return await _Answer(self, request, asked, Served.PASS).passed_through()
         if fill is None:
             return await self.get(request)
-        asked = Asked.of(request, name, digest, fill.size)
         with fill.reader() as reader:
             try:
+                asked = Asked.of(request, name, digest, fill.size)
                 answer = _Answer(self, request, asked, Served.FILL if joined else Served.MISS)
                 return await answer.from_fill(reader)
+            except DigestMismatch:
+                if self._fills.running(digest) in (None, fill):
+                    raise
             finally:
                 reader.close()
                 self._fills.left(fill)
+        return await self._miss(request, name, digest)  # nothing was sent yet, and another fill has begun
 
     async def _size(self, name: ModelName, digest: Digest) -> int:
         fill = self._fills.running(digest)
@@ -107,9 +119,9 @@ class Blobs:
             raise Offline(f"{digest} is not in the store, and the mirror is offline")
         return (await self._upstream.locate(name.repository, digest, None)).size
 
-    def pass_through(self, asked: Asked, at: int) -> "_Passage":
+    def pass_through(self, asked: Asked, at: int) -> Passage:
         """Return what reads ``asked`` from ``at`` on, straight from upstream."""
-        return _Passage(self._upstream, asked, at)
+        return Passage(self._upstream, asked.name, asked.digest, ByteRange(at, asked.span.stop), asked.size)
 
     def served(self, asked: Asked, result: Served, sent: int) -> None:
         """Tell the news that bytes went out."""
@@ -129,11 +141,10 @@ class _Answer:
 
     async def from_file(self, fd: int) -> web.StreamResponse:
         """Send from a proven blob."""
-        if self._response.status == 304:
-            return self._response
         try:
             await self._response.prepare(self._request)
-            await self._send(fd, self._asked.span.stop)
+            with Sender(self._request, self._moved) as sender:
+                await sender.send(fd, self._asked.span)
             await self._response.write_eof()
         except ConnectionError:
             cut(self._request)  # the client has left
@@ -143,17 +154,20 @@ class _Answer:
 
     async def from_fill(self, reader: FillReader) -> web.StreamResponse:
         """Send what is there, as it comes. Errors before the first byte are raised, later ones cut the client off."""
-        if self._at < self._asked.span.stop:
-            try:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_FIRST_BYTE_S):
-                        await reader.readable(self._at)
-            except StoreFull:
-                return await self.passed_through()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_BYTE_S):
+                    await reader.readable(self._at)
+        except StoreFull:
+            return await self.passed_through()
         try:
             await self._response.prepare(self._request)
-            while self._at < self._asked.span.stop:
-                await self._send(reader.fd, await reader.readable(self._at))
+            with Sender(self._request, self._moved) as sender:
+                while self._at < self._asked.span.stop:
+                    stop = min(await reader.readable(self._at), self._asked.span.stop)
+                    await sender.send(reader.fd, ByteRange(self._at, stop))
+            if not self._asked.size:
+                await reader.readable(0)  # of an empty blob no byte can be withheld until it is proven
             await self._response.write_eof()
         except StoreFull:
             return await self.passed_through()
@@ -170,11 +184,14 @@ class _Answer:
             self._response.headers["X-Mirror-Cache"] = Served.PASS.value
             self._served = Served.PASS
         try:
-            async for chunk in passage.chunks():
-                if not self._response.prepared:
-                    await self._response.prepare(self._request)
-                await self._response.write(chunk)
-                self._at += len(chunk)
+            async with aclosing(passage.chunks()) as chunks:
+                async for chunk in chunks:
+                    if not self._response.prepared:
+                        await self._response.prepare(self._request)
+                    await self._response.write(chunk)
+                    self._moved(len(chunk))
+            if not self._response.prepared:
+                await self._response.prepare(self._request)
             await self._response.write_eof()
         except ConnectionError:
             cut(self._request)
@@ -186,72 +203,32 @@ class _Answer:
             self._count()
         return self._response
 
-    async def _send(self, fd: int, stop: int) -> None:
-        span = ByteRange(self._at, min(stop, self._asked.span.stop))
-        await send(self._request, fd, span)
-        self._at = span.stop
+    def _moved(self, count: int) -> None:
+        self._at += count
 
     def _count(self) -> None:
+        self._request[SENT] = self._at - self._asked.span.start
         sent, self._counted = self._at - self._counted, self._at
         if sent:
             self._blobs.served(self._asked, self._served, sent)
 
 
-class _Passage:
-    """Reads a range from upstream for one client, resuming where a connection broke.
-
-    A whole blob is hashed on its way and its end withheld until it is proven. A part of one cannot be proven by
-    itself: the client that joins the parts checks them, as Ollama does.
-    """
-
-    def __init__(self, upstream: Upstream, asked: Asked, at: int) -> None:
-        self._upstream = upstream
-        self._asked = asked
-        self._at = at
-        self._whole = at == 0 and asked.span == ByteRange(0, asked.size)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the bytes in order. Raises UpstreamError, DigestMismatch."""
-        held = b""
-        sha256 = hashlib.sha256()
-        failures = 0
-        while self._at < self._asked.span.stop:
-            try:
-                address = await self._upstream.locate(self._asked.name.repository, self._asked.digest, self._asked.size)
-                async with self._upstream.stream(address, ByteRange(self._at, self._asked.span.stop)) as chunks:
-                    async for chunk in chunks:
-                        failures = 0
-                        self._at += len(chunk)
-                        if not self._whole:
-                            yield chunk
-                            continue
-                        sha256.update(chunk)
-                        if held:
-                            yield held
-                        held = chunk
-            except UpstreamError as error:
-                failures += 1
-                if error.permanent or failures >= _TRIES:
-                    raise
-        if self._whole and Digest(sha256.hexdigest()) != self._asked.digest:
-            raise DigestMismatch(self._asked.digest, Digest(sha256.hexdigest()))
-        if held:
-            yield held
+def _has_it(request: web.Request, digest: Digest) -> bool:
+    """Whether the client says that it has the blob: what a digest names never changes."""
+    said = request.headers.get("If-None-Match", "")
+    return f'"{digest}"' in said
 
 
 def _head(request: web.Request, asked: Asked, served: Served) -> web.StreamResponse:
-    etag = f'"{asked.digest}"'
     headers = {
         **VERSION,
         "Docker-Content-Digest": str(asked.digest),
-        "ETag": etag,
+        "ETag": f'"{asked.digest}"',
         "Accept-Ranges": "bytes",
         "Content-Type": "application/octet-stream",
         "Cache-Control": "max-age=31536000, immutable",
         "X-Mirror-Cache": served.value,
     }
-    if etag in request.headers.get("If-None-Match", ""):
-        return web.Response(status=304, headers=headers)
     if asked.ranged:
         headers["Content-Range"] = content_range(asked.span, asked.size)
     elif request.method == "GET":

@@ -9,7 +9,7 @@ from mirror.events import Events
 from mirror.fill import Fills, Tags
 from mirror.registry.blobs import Blobs
 from mirror.registry.manifests import Manifests
-from mirror.registry.replies import VERSION, error_reply, reply_to
+from mirror.registry.replies import VERSION, error_reply, reply_to, reply_to_part
 from mirror.store import Store
 from mirror.upstream import Upstream
 from mirror.values import Invalid
@@ -59,7 +59,10 @@ def _answering(handler: Handler, unknown: str) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
-        except (MirrorError, Invalid) as error:
+        except MirrorError as error:
+            of_a_part = unknown == "BLOB_UNKNOWN" and request.method == "GET" and "Range" in request.headers
+            return reply_to_part(error, unknown) if of_a_part else reply_to(error, unknown)
+        except Invalid as error:
             return reply_to(error, unknown)
         except web.HTTPNotFound as error:
             return error_reply(404, unknown, error.text or "not found")

@@ -1,5 +1,6 @@
 """``/v2/<namespace>/<model>/manifests/<tag or digest>``, and the lists of what is stored."""
 
+from functools import lru_cache
 from itertools import islice
 
 from aiohttp import web
@@ -53,21 +54,25 @@ class Manifests:
 
 def _reply(request: web.Request, answer: Answer) -> web.Response:
     manifest = answer.manifest
-    etag = f'"{manifest.digest}"'
-    headers = {
-        **VERSION,
-        "Docker-Content-Digest": str(manifest.digest),
-        "Ollama-Content-Digest": manifest.digest.hex,
-        "ETag": etag,
-        "X-Mirror-Cache": answer.served.value,
-    }
+    headers = {**_headers(manifest.digest, manifest.media_type), "X-Mirror-Cache": answer.served.value}
     if answer.served is Served.STALE:
         headers["Warning"] = '110 - "the upstream could not be asked; this is what it said last"'
         if answer.age_s != float("inf"):
             headers["Age"] = str(int(answer.age_s))
-    if etag in request.headers.get("If-None-Match", ""):
+    if headers["ETag"] in request.headers.get("If-None-Match", ""):
         return web.Response(status=304, headers=headers)
-    return web.Response(body=manifest.raw, headers=headers, content_type=manifest.media_type)
+    return web.Response(body=manifest.raw, headers=headers)
+
+
+@lru_cache(maxsize=256)
+def _headers(digest: Digest, media_type: str) -> dict[str, str]:
+    return {
+        **VERSION,
+        "Content-Type": media_type,
+        "Docker-Content-Digest": str(digest),
+        "Ollama-Content-Digest": digest.hex,
+        "ETag": f'"{digest}"',
+    }
 
 
 def _page(request: web.Request, names: list[str]) -> tuple[list[str], dict[str, str]]:

@@ -1,5 +1,6 @@
 """Errors as the OCI distribution specification writes them."""
 
+import json
 import math
 from collections.abc import Mapping
 
@@ -51,3 +52,22 @@ def reply_to(error: MirrorError | Invalid, unknown: str) -> web.Response:
             return error_reply(502, "DIGEST_INVALID", message)
         case _:
             return error_reply(502, "UNKNOWN", message)
+
+
+def reply_to_part(error: MirrorError, unknown: str) -> web.Response:
+    """Return the answer to an error where a range of a blob was asked: the message is a header, the body empty.
+
+    Ollama looks at no status then: as many bytes of a body as it still needs would become part of the blob
+    (server/download.go, downloadChunk).
+    """
+    reply = reply_to(error, unknown)
+    kept = {name: reply.headers[name] for name in ("Retry-After",) if name in reply.headers}
+    shown = " ".join(str(error).encode("ascii", "replace").decode().split())
+    return web.Response(status=reply.status, headers={**VERSION, **kept, "X-Mirror-Error": shown})
+
+
+def no_such_range(error: InvalidRange, size: int) -> web.HTTPException:
+    """Return the 416 that says how many bytes there are (RFC 9110 §15.5.17)."""
+    body = json.dumps({"errors": [{"code": "RANGE_INVALID", "message": str(error)}]})
+    headers = {**VERSION, "Content-Range": f"bytes */{size}"}
+    return web.HTTPRequestRangeNotSatisfiable(text=body, content_type="application/json", headers=headers)

@@ -75,7 +75,7 @@ class Store:
 
     def read(self, stored: StoredManifest) -> Manifest | None:
         """Return the manifest of what ``find`` found; None when it has gone meanwhile."""
-        shelf = self.staged if stored.path.is_relative_to(self.layout.staged) else self.complete
+        shelf = self.staged if self.staged.find(stored.name) is stored else self.complete
         return shelf.read(stored)
 
     def by_digest(self, digest: Digest) -> Manifest | None:

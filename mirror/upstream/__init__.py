@@ -1,7 +1,8 @@
 """The registry above us: manifests, ranged blobs, tokens, redirects, retries, one byte budget. Network out only."""
 
 from mirror.upstream.budget import Budget
-from mirror.upstream.carrier import Address, RangeIgnored, Transfer
+from mirror.upstream.carrier import RangeIgnored, Transfer
+from mirror.upstream.connections import Address
 from mirror.upstream.registry import Upstream
 
 __all__ = ["Address", "Budget", "RangeIgnored", "Transfer", "Upstream"]

@@ -14,14 +14,15 @@ from mirror.errors import (
 )
 
 
-def refusal(status: int, headers: Mapping[str, str], what: str, *, signed: bool, now: float) -> UpstreamError:
+def refusal(status: int, headers: Mapping[str, str], what: str, *, located: bool, now: float) -> UpstreamError:
     """Return the error that an answer of 300 or more is.
 
-    ``signed`` says that a signed address was asked, which refuses once it has expired; ``now`` is the wall clock
-    in seconds, for a Retry-After that names a date.
+    ``located`` says that an address was asked which the upstream gave out for this blob, or a token it accepted:
+    where that is refused it may have expired, and asking for it anew brings the last word. ``now`` is the wall
+    clock in seconds, for a Retry-After that names a date.
     """
-    if signed and status in (400, 401, 403, 404, 410):
-        return StaleAddress(f"{what}: {status} from a signed address")
+    if located and status in (400, 401, 403, 404, 410):
+        return StaleAddress(f"{what}: {status} from an address that was good")
     if status < 400:
         return StaleAddress(f"{what}: answered {status}, another redirect")
     if status in (401, 403):
@@ -42,5 +43,5 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return float(said[:9])
     try:
         return max(0.0, parsedate_to_datetime(said).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

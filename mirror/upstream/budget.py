@@ -1,11 +1,14 @@
 """One byte budget for everything that comes from an upstream, the urgent before the rest."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
 
 _BURST_S = 0.25
 _LOOK_S = 0.2
+_PIECE_S = 0.05
+_SMALLEST_PIECE = 4 << 10
 
 
 class Bucket:
@@ -32,9 +35,13 @@ class Bucket:
         self._balance -= count
         return 0.0
 
+    def owe(self, count: int) -> None:
+        """Count ``count`` bytes that have come in without having waited for their turn."""
+        self._balance -= count
+
 
 class Budget:
-    """The bucket shared by all transfers of one upstream. Any thread may wait on it.
+    """The bucket shared by all transfers of one upstream. Any thread may wait on it, and any task.
 
     Bytes for a client who is reading now go first: the rest gets none while one of those waits.
     """
@@ -43,12 +50,18 @@ class Budget:
         self._bucket = Bucket(rate)
         self._now = now
         self._changed = threading.Condition()
-        self._urgent_until = 0.0
+        self._urgent = 0
 
     @property
     def unlimited(self) -> bool:
         """Whether there is no limit, so that nobody ever waits."""
         return self._bucket.rate is None
+
+    @property
+    def piece(self) -> int | None:
+        """How many bytes to read at once so that transfers take turns often; None is as many as one likes."""
+        rate = self._bucket.rate
+        return None if rate is None else max(_SMALLEST_PIECE, int(rate * _PIECE_S))
 
     def set_rate(self, rate: float | None) -> None:
         """Change the limit, in bytes per second, for all who wait now and later."""
@@ -57,22 +70,41 @@ class Budget:
             self._changed.notify_all()
 
     def spend(self, count: int, *, urgent: Callable[[], bool], stop: Callable[[], bool]) -> None:
-        """Wait until ``count`` bytes may pass, or ``stop`` says that nobody wants them. Blocks its thread."""
+        """Wait until ``count`` bytes that came in may be used, or ``stop`` says that nobody waits. Blocks its thread.
+
+        They count in any case, for they have come.
+        """
         if self.unlimited:
             return
         with self._changed:
             while not stop():
-                delay = self._try(count, urgent=urgent())
+                wish = urgent()
+                delay = self._try(count, urgent=wish)
                 if delay == 0:
                     return
-                self._changed.wait(min(delay, _LOOK_S))
+                self._urgent += wish
+                try:
+                    self._changed.wait(min(delay, _LOOK_S))
+                finally:
+                    self._urgent -= wish
+            self._bucket.owe(count)
+
+    async def spend_waiting(self, count: int) -> None:
+        """The same for a task, urgent."""
+        while not self.unlimited:
+            with self._changed:
+                delay = self._try(count, urgent=True)
+                self._urgent += delay > 0
+            if delay == 0:
+                return
+            try:
+                await asyncio.sleep(min(delay, _LOOK_S))
+            finally:
+                with self._changed:
+                    self._urgent -= 1
 
     def _try(self, count: int, *, urgent: bool) -> float:
-        """Take now if allowed; else note an urgent wish, which the others respect for as long as it waits."""
-        now = self._now()
-        if not urgent and now < self._urgent_until:
-            return self._urgent_until - now
-        delay = self._bucket.take(count, now)
-        if urgent:
-            self._urgent_until = now + delay if delay else 0.0
-        return delay
+        """Take now if allowed; return 0, or how long to wait before trying again."""
+        if self._urgent and not urgent:
+            return _PIECE_S
+        return self._bucket.take(count, self._now())

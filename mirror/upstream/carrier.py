@@ -1,7 +1,7 @@
 """Bulk bytes, carried by threads: the loop decides which range, a thread moves it from socket to disk.
 
 Measured on plain HTTP this costs half the processor time of the same bytes passing through the event loop
-(docs/decisions/0002-threads-carry-bytes.md).
+(docs/decisions/0001-threads-carry-bytes.md).
 """
 
 import http.client
@@ -9,19 +9,16 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 
-from aiohttp import encode_basic_auth
-from yarl import URL
-
-from mirror.errors import MirrorError, UpstreamError, UpstreamMisbehaved, UpstreamUnavailable
+from mirror.errors import UpstreamError, UpstreamMisbehaved, UpstreamUnavailable
 from mirror.threads import in_thread
 from mirror.upstream.addresses import Guard
 from mirror.upstream.answers import refusal
 from mirror.upstream.budget import Budget
+from mirror.upstream.connections import Address, Connections, proxy_headers
 from mirror.values import ByteRange, InvalidRange
 from mirror.values.http_range import parse_content_range, range_header
 
@@ -31,20 +28,8 @@ Sink = Callable[[int, bytes], None]
 """Called in a thread with (offset, bytes), in rising order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a blob's bytes are read: the answer to one resolution. ``proxy`` is the HTTP proxy on the way."""
-
-    url: URL
-    size: int
-    headers: Mapping[str, str] = field(repr=False)
-    proxy: URL | None = None
-    signed: bool = False
-    ranged: bool = True
-
-
 class Transfer:
-    """One range on its way in. The loop may shorten it, stop it and change how urgent it is while it runs."""
+    """One range on its way in. The loop may shorten it and stop it while it runs; a thread moves ``at`` on."""
 
     def __init__(self, span: ByteRange, sink: Sink, *, urgent: Callable[[], bool]) -> None:
         self.span = span
@@ -52,6 +37,9 @@ class Transfer:
         self.sink = sink
         self.urgent = urgent
         self.stopped = False
+        self.held_up = True
+        """Whether it waits for a thread or for the budget, not for the upstream."""
+        self._claimed = span.start
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
 
@@ -69,6 +57,22 @@ class Transfer:
             if self._socket is not None:
                 _shut(self._socket)
 
+    def claim(self, most: int) -> int:
+        """Return how many bytes to read next, at most so many; 0 when it is over. For the thread that carries."""
+        with self._lock:
+            count = 0 if self.stopped else min(most, self.span.stop - self.at)
+            self._claimed = self.at + count
+            return count
+
+    def shorten(self, stop: int) -> ByteRange | None:
+        """Let it end at ``stop`` and return what it gives up; None where it has come too far for that."""
+        with self._lock:
+            if not max(self._claimed, self.at + 1) <= stop < self.span.stop:
+                return None
+            rest = ByteRange(stop, self.span.stop)
+            self.span = ByteRange(self.span.start, stop)
+            return rest
+
 
 class Carrier:
     """A bounded set of threads, and the idle connections they use again."""
@@ -77,12 +81,11 @@ class Carrier:
         self, *, threads: int, connect_timeout_s: float, stall_timeout_s: float, budget: Budget, tls: ssl.SSLContext
     ) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="carrier")
-        self._connect_timeout_s = connect_timeout_s
         self._stall_timeout_s = stall_timeout_s
         self._budget = budget
-        self._tls = tls
-        self._idle: dict[tuple[URL, URL | None], list[http.client.HTTPConnection]] = {}
-        self._lock = threading.Lock()
+        self._connections = Connections(
+            most=threads, connect_timeout_s=connect_timeout_s, stall_timeout_s=stall_timeout_s, tls=tls
+        )
 
     async def carry(self, address: Address, transfer: Transfer, guard: Guard) -> None:
         """Bring in the range, or as much of it as comes; ``transfer.at`` tells how far it got.
@@ -101,14 +104,11 @@ class Carrier:
     def close(self) -> None:
         """End the idle connections and let the threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        with self._lock:
-            idle, self._idle = self._idle, {}
-        for connections in idle.values():
-            for connection in connections:
-                connection.close()
+        self._connections.close()
 
     def _carry(self, address: Address, transfer: Transfer, guard: Guard) -> None:
-        connection = self._reused(address)
+        transfer.held_up = False
+        connection = self._connections.reused(address)
         if connection is not None:
             transfer.hold(connection.sock)
             try:
@@ -118,7 +118,7 @@ class Carrier:
                 transfer.hold(None)
         if transfer.stopped:
             return
-        connection = self._connect(address, guard)
+        connection = self._connections.open(address, guard)
         transfer.hold(connection.sock)
         try:
             self._exchange(connection, address, transfer, fresh=True)
@@ -130,27 +130,32 @@ class Carrier:
     ) -> bool:
         """Ask and carry; False when a reused connection turned out to be dead before it answered."""
         reusable = False
-        what = f"{address.url.host}: bytes {transfer.at} to {transfer.span.stop}"
+        span = ByteRange(transfer.at, transfer.span.stop)
+        what = f"{address.url.host}: bytes {span.start} to {span.stop}"
         try:
             try:
-                response = self._ask(connection, address, ByteRange(transfer.at, transfer.span.stop))
-            except (ConnectionError, http.client.RemoteDisconnected):
+                response = self._ask(connection, address, span)
+            except (ConnectionError, ssl.SSLError):
                 if fresh:
                     raise
                 return False
-            self._check(response, address, transfer, what)
+            self._check(response, address, span, what)
+            if response.status == 200:
+                self._skip(response, transfer, what)
             reusable = self._drain(response, transfer, what) and not response.will_close
         except TimeoutError as error:
             raise UpstreamUnavailable(f"{what}: no byte for {self._stall_timeout_s:g} s") from error
         except http.client.HTTPException as error:
+            if transfer.stopped:
+                return True
             raise UpstreamMisbehaved(f"{what}: {error!r}") from error
-        except (OSError, ValueError) as error:  # ValueError: the socket was closed under http.client by stop()
+        except (OSError, ValueError) as error:  # ValueError: an address that cannot be asked for
             if transfer.stopped:
                 return True
             raise UpstreamUnavailable(f"{what}: {error}") from error
         finally:
             if reusable and not transfer.stopped:
-                self._keep(address, connection)
+                self._connections.keep(address, connection)
             else:
                 connection.close()
         return True
@@ -158,59 +163,56 @@ class Carrier:
     def _ask(
         self, connection: http.client.HTTPConnection, address: Address, span: ByteRange
     ) -> http.client.HTTPResponse:
-        plain_proxy = address.proxy is not None and address.url.scheme == "http"
+        plain_proxy = address.proxy if address.url.scheme == "http" else None
         target = str(address.url) if plain_proxy else address.url.raw_path_qs
         connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
-        connection.putheader("Host", address.url.authority)
-        for name, value in address.headers.items():
+        connection.putheader("Host", address.url.host_port_subcomponent or "")
+        for name, value in {**address.headers, **(proxy_headers(plain_proxy) if plain_proxy else {})}.items():
             connection.putheader(name, value)
-        if plain_proxy and address.proxy is not None:
-            for name, value in _proxy_headers(address.proxy).items():
-                connection.putheader(name, value)
         connection.putheader("Accept-Encoding", "identity")
         if address.ranged:
             connection.putheader("Range", range_header(span))
         connection.endheaders()
         return connection.getresponse()
 
-    def _check(self, response: http.client.HTTPResponse, address: Address, transfer: Transfer, what: str) -> None:
-        """Raise unless the body that follows is ours; skip to our first byte where the whole blob is sent."""
+    def _check(self, response: http.client.HTTPResponse, address: Address, span: ByteRange, what: str) -> None:
+        """Raise unless the body that follows is ours, from its first byte (206) or the blob's (200)."""
         if response.status == 206:
             try:
                 got, size = parse_content_range(response.headers.get("Content-Range", ""))
             except InvalidRange as error:
                 raise UpstreamMisbehaved(f"{what}: {error}") from error
-            if got.start != transfer.at or got.stop > transfer.span.stop or size not in (None, address.size):
+            if got.start != span.start or got.stop > span.stop or size not in (None, address.size):
                 raise UpstreamMisbehaved(f"{what}: got the range {got.start} to {got.stop} of {size}")
             if response.length is not None and response.length != len(got):
                 raise UpstreamMisbehaved(f"{what}: {response.length} bytes announced for a range of {len(got)}")
         elif response.status == 200:
             if response.length not in (None, address.size):
                 raise UpstreamMisbehaved(f"{what}: the whole blob has {response.length} bytes, not {address.size}")
-            if address.ranged:
+            if address.ranged and len(span) < address.size:
                 raise RangeIgnored(f"{what}: the whole blob was sent where a range was asked")
-            self._skip(response, transfer, what)
         else:
-            raise refusal(response.status, dict(response.headers), what, signed=address.signed, now=time.time())
+            raise refusal(response.status, dict(response.headers), what, located=True, now=time.time())
 
     def _skip(self, response: http.client.HTTPResponse, transfer: Transfer, what: str) -> None:
+        """Pass over what comes before our first byte; it has its price all the same."""
         left = transfer.at
         while left and not transfer.stopped:
-            count = len(response.read(min(left, _READ_BYTES)))
+            count = len(response.read1(min(left, self._budget.piece or _READ_BYTES, _READ_BYTES)))
             if count == 0:
                 raise UpstreamUnavailable(f"{what}: the body ended early")
+            self._pay(transfer, count)
             left -= count
 
     def _drain(self, response: http.client.HTTPResponse, transfer: Transfer, what: str) -> bool:
         """Move the body to the sink; True when it was taken to its end, so that the connection can go on."""
-        while transfer.at < transfer.span.stop and not transfer.stopped:
-            content = response.read1(min(_READ_BYTES, transfer.span.stop - transfer.at))
+        while count := transfer.claim(min(self._budget.piece or _READ_BYTES, _READ_BYTES)):
+            content = response.read1(count)
             if not content:
                 if transfer.stopped:
                     return False
                 raise UpstreamUnavailable(f"{what}: the body ended at {transfer.at}")
-            if not self._budget.unlimited:
-                self._budget.spend(len(content), urgent=transfer.urgent, stop=lambda: transfer.stopped)
+            self._pay(transfer, len(content))
             transfer.sink(transfer.at, content)
             transfer.at += len(content)
         if transfer.stopped or response.length != 0:
@@ -218,50 +220,17 @@ class Carrier:
         response.read()  # nothing is left; http.client needs to be told before it asks again
         return True
 
-    def _reused(self, address: Address) -> http.client.HTTPConnection | None:
-        with self._lock:
-            idle = self._idle.get((address.url.origin(), address.proxy))
-            return idle.pop() if idle else None
-
-    def _keep(self, address: Address, connection: http.client.HTTPConnection) -> None:
-        with self._lock:
-            self._idle.setdefault((address.url.origin(), address.proxy), []).append(connection)
-
-    def _connect(self, address: Address, guard: Guard) -> http.client.HTTPConnection:
-        at = address.proxy or address.url
-        host, port = at.host or "", at.port or 80
-        connection: http.client.HTTPConnection
-        if address.url.scheme == "https":
-            connection = http.client.HTTPSConnection(host, port, timeout=self._connect_timeout_s, context=self._tls)
-            if address.proxy is not None:
-                target = (address.url.host or "", address.url.port or 443)
-                connection.set_tunnel(*target, headers=_proxy_headers(address.proxy))
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=self._connect_timeout_s)
-        try:
-            connection.connect()
-            if address.proxy is None:
-                guard.check_peer(connection.sock.getpeername()[0])
-        except MirrorError:
-            connection.close()
-            raise
-        except OSError as error:
-            connection.close()
-            raise UpstreamUnavailable(f"{host}:{port}: {error}") from error
-        connection.sock.settimeout(self._stall_timeout_s)
-        return connection
+    def _pay(self, transfer: Transfer, count: int) -> None:
+        if not self._budget.unlimited:
+            transfer.held_up = True
+            self._budget.spend(count, urgent=transfer.urgent, stop=lambda: transfer.stopped)
+            transfer.held_up = False
 
 
 class RangeIgnored(UpstreamError):
     """The upstream sends the whole blob whatever range is asked: read it from the start, once."""
 
     permanent = False
-
-
-def _proxy_headers(proxy: URL) -> dict[str, str]:
-    if proxy.user is None:
-        return {}
-    return {"Proxy-Authorization": encode_basic_auth(proxy.user, proxy.password or "")}
 
 
 def _shut(connection: socket.socket) -> None:

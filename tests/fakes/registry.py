@@ -116,6 +116,10 @@ class FakeRegistry:
         """Hold this blob no more: 404."""
         del self._blobs[digest]
 
+    def expire_tokens(self) -> None:
+        """Know no token any more that was given out."""
+        self._tokens.clear()
+
     def hold(self, digest: Digest, offset: int = 0) -> None:
         """Let no byte of the blob at ``offset`` or after it go out until released."""
         self._held[digest] = offset

@@ -1,0 +1,280 @@
+"""Small questions to an upstream and their answers: redirects, tokens and retries are dealt with here."""
+
+import asyncio
+import json
+import ssl
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import stamina
+from yarl import URL
+
+from mirror.config import UpstreamSettings
+from mirror.errors import (
+    DeniedByUpstream,
+    MirrorError,
+    RateLimited,
+    UpstreamMisbehaved,
+    UpstreamUnavailable,
+)
+from mirror.events import Events, UpstreamAnswered
+from mirror.upstream.addresses import Guard, GuardedResolver
+from mirror.upstream.answers import refusal
+from mirror.upstream.auth import Challenge, Signer, anonymous_request
+
+T = TypeVar("T")
+_REDIRECTS = 5
+_LONGEST_WAIT_S = 30.0
+_MOST_TOKENS = 1000
+_TOKEN_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A small answer, read to its end. ``url`` is what was asked last, after redirects."""
+
+    url: URL
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Session:
+    """Asks one upstream. Safe for any number of tasks at once; close it when done."""
+
+    def __init__(
+        self, settings: UpstreamSettings, key_file: Path, events: Events, tls: ssl.SSLContext, guard: Guard
+    ) -> None:
+        self._settings = settings
+        self._url = URL(settings.url)
+        self._events = events
+        self._guard = guard
+        self._signer = Signer(key_file)
+        self._tokens: OrderedDict[str, str] = OrderedDict()
+        self._resolver = GuardedResolver(guard)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=tls, limit=settings.max_connections, resolver=self._resolver),
+            headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"},
+            auto_decompress=False,
+            trust_env=True,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        """End every connection."""
+        await self._session.close()
+        await self._resolver.close()
+
+    def authorization(self, repository: str) -> dict[str, str]:
+        """Return the header that shows the token there is for a repository, if there is one."""
+        token = self._tokens.get(repository)
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+    async def get(
+        self,
+        url: URL,
+        headers: Mapping[str, str],
+        repository: str,
+        what: str,
+        read: Callable[[Reply], T],
+        *,
+        limit: int,
+        attempts: int = 0,
+        within_s: float | None = None,
+    ) -> T:
+        """GET with redirects, tokens and retries; return what ``read`` makes of a good answer.
+
+        The body is read up to ``limit`` bytes; 0 leaves it unread. ``attempts`` is as the settings say unless
+        given. ``within_s`` bounds it all.
+
+        Raises:
+            UpstreamError: what came instead of a good answer, or what ``read`` found wrong with it; ``what`` names
+                in it what was asked for.
+        """
+        async for attempt in stamina.retry_context(
+            on=_again,
+            attempts=attempts or self._settings.retry_attempts + 1,
+            timeout=None,
+            wait_initial=self._settings.retry_delay,
+            wait_max=_LONGEST_WAIT_S,
+            wait_jitter=self._settings.retry_delay,
+        ):
+            with attempt:
+                async with _as_unavailable(what), _within(within_s):
+                    return read(await self._with_token(url, headers, repository, what, limit))
+        raise AssertionError("stamina ends with an answer or an error")
+
+    async def ask(self, url: URL, headers: Mapping[str, str], *, limit: int, within_s: float | None = None) -> Reply:
+        """GET once, whatever the answer. Raises UpstreamUnavailable, UpstreamMisbehaved, ForbiddenAddress."""
+        timeout = aiohttp.ClientTimeout(
+            total=within_s or self._settings.timeout,
+            sock_connect=self._settings.connect_timeout,
+            sock_read=self._settings.stall_timeout,
+        )
+        begun, good = time.monotonic(), False
+        try:
+            async with self._open(url, headers, timeout, f"{url.host}") as reply:
+                good = reply.status < 500 and reply.status != 429
+                body = await _body(reply, limit) if reply.status < 300 else b""
+                answer = Reply(url, reply.status, reply.headers.copy(), body)
+        except UpstreamUnavailable:
+            self._events.publish(UpstreamAnswered(url.host or "", time.monotonic() - begun, good))
+            raise
+        self._events.publish(UpstreamAnswered(url.host or "", time.monotonic() - begun, good))
+        return answer
+
+    def stream(
+        self, url: URL, headers: Mapping[str, str], what: str
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """GET once, for reading the body as it comes; its errors are ours as long as the context lasts."""
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._settings.connect_timeout, sock_read=self._settings.stall_timeout
+        )
+        return self._open(url, headers, timeout, what)
+
+    @asynccontextmanager
+    async def _open(
+        self, url: URL, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout, what: str
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        async with (
+            _as_unavailable(what),
+            self._session.get(url, headers=headers, allow_redirects=False, timeout=timeout) as reply,
+        ):
+            yield reply
+
+    async def _with_token(self, url: URL, headers: Mapping[str, str], repository: str, what: str, limit: int) -> Reply:
+        """Ask with what token there is; where that is refused get one as nobody, then one by our key."""
+        reply = await self._follow(url, {**headers, **self.authorization(repository)}, limit)
+        for signed in (False, True):
+            home = reply.status == 401 and reply.url.origin() == self._url.origin()
+            challenge = Challenge.parse(reply.headers.get("WWW-Authenticate", "")) if home else None
+            if challenge is None:
+                break
+            challenge.allowed_for(self._url, frozenset(self._settings.realms))
+            token = await self._token(challenge, signed=signed)
+            if token is None:
+                continue
+            self._remember(repository, token)
+            reply = await self._follow(url, {**headers, **self.authorization(repository)}, limit)
+        if reply.status >= 300:
+            away = reply.url.origin() != self._url.origin()
+            raise refusal(reply.status, reply.headers, what, located=away, now=time.time())
+        return reply
+
+    def _remember(self, repository: str, token: str) -> None:
+        self._tokens[repository] = token
+        self._tokens.move_to_end(repository)
+        if len(self._tokens) > _MOST_TOKENS:
+            self._tokens.popitem(last=False)
+
+    async def _token(self, challenge: Challenge, *, signed: bool) -> str | None:
+        """Ask the realm for a token; None where it will not give one to this kind of caller."""
+        if signed:
+            url, authorization = self._signer.request(challenge)
+            headers = {"Authorization": authorization}
+        else:
+            url, headers = anonymous_request(challenge), {}
+        reply = await self.ask(url, headers, limit=_TOKEN_BYTES)
+        if reply.status in (400, 401, 403, 404):
+            return None
+        if 300 <= reply.status < 400:
+            raise UpstreamMisbehaved(f"token of {url.host}: answered {reply.status}, a redirect")
+        if reply.status >= 300:
+            raise refusal(reply.status, reply.headers, f"token of {url.host}", located=False, now=time.time())
+        return _token_in(reply.body)
+
+    async def _follow(self, url: URL, headers: Mapping[str, str], limit: int) -> Reply:
+        """GET, going along with redirects by hand: each target is looked at, and secrets stay at home."""
+        for _ in range(_REDIRECTS):
+            reply = await self.ask(url, headers, limit=limit)
+            if reply.status not in (301, 302, 303, 307, 308):
+                return reply
+            target = _redirect(reply)
+            if target.origin() != url.origin():
+                headers = {name: value for name, value in headers.items() if name != "Authorization"}
+                if self._url.scheme == "https" and target.scheme != "https":
+                    raise UpstreamMisbehaved(f"{url.host} redirects to {target.origin()}, which is not encrypted")
+                await self._guard.check(target.host or "", target.port or 443)
+            url = target
+        raise UpstreamMisbehaved(f"{url.host}: more than {_REDIRECTS} redirects")
+
+
+@asynccontextmanager
+async def _as_unavailable(what: str) -> AsyncIterator[None]:
+    """Turn the HTTP library's errors into ours."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise UpstreamUnavailable(f"{what}: no answer in time") from error
+    except (aiohttp.ClientError, OSError, UnicodeError) as error:
+        raise UpstreamUnavailable(f"{what}: {str(error) or type(error).__name__}") from error
+
+
+def _within(seconds: float | None) -> AbstractAsyncContextManager[object]:
+    return nullcontext() if seconds is None else asyncio.timeout(seconds)
+
+
+def _again(error: Exception) -> bool | float:
+    """Say whether to ask again, or after how many seconds where the upstream named them."""
+    if isinstance(error, RateLimited) and error.retry_after_s is not None:
+        return error.retry_after_s if error.retry_after_s <= _LONGEST_WAIT_S else False
+    return isinstance(error, MirrorError) and not error.permanent
+
+
+def _redirect(reply: Reply) -> URL:
+    said = reply.headers.get("Location", "")
+    target = _address(reply.url, said)
+    if target is None:
+        shown = repr(said[:200])
+        raise UpstreamMisbehaved(f"{reply.url.host}: a redirect to {shown}, which is no usable address")
+    return target
+
+
+def _address(base: URL, said: str) -> URL | None:
+    if not said.isascii() or not said.isprintable() or not said or " " in said:
+        return None
+    try:
+        target = base.join(URL(said, encoded=True)).with_fragment(None)
+        # yarl looks at host and port only when they are asked for.
+        usable = target.scheme in ("http", "https") and target.host and target.port and target.user is None
+    except ValueError:
+        return None
+    return target if usable else None
+
+
+async def _body(reply: aiohttp.ClientResponse, limit: int) -> bytes:
+    if limit == 0:
+        reply.close()
+        return b""
+    body = await reply.content.read(limit + 1)
+    while len(body) <= limit and (more := await reply.content.read(limit + 1 - len(body))):
+        body += more
+    if len(body) > limit:
+        raise UpstreamMisbehaved(f"{reply.url.host}: an answer of more than {limit} bytes")
+    return body
+
+
+def _token_in(body: bytes) -> str:
+    try:
+        said = json.loads(body)
+        token = said.get("token") or said.get("access_token")
+    except (ValueError, AttributeError) as error:
+        raise DeniedByUpstream("the token server's answer is no JSON object") from error
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise DeniedByUpstream("the token server's answer has no token")
+    return token
+
+
+def proxy_for(url: URL) -> URL | None:
+    """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name for an address."""
+    said = getproxies().get(url.scheme)
+    if not said or proxy_bypass(url.host or ""):
+        return None
+    return URL(said if "://" in said else f"http://{said}")

@@ -1,0 +1,141 @@
+"""What stands between a mirror and its upstream: a proxy, TLS, and servers that answer with whatever bytes."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from yarl import URL
+
+Serve = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(serve: Serve, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[int]:
+    """Run ``serve`` with the head of each connection's first request; yields the port."""
+
+    running: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        running[task] = writer
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                await serve(await reader.readuntil(b"\r\n\r\n"), reader, writer)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+        finally:
+            writer.transport.abort()
+            del running[task]
+
+    server = await asyncio.start_server(connected, "127.0.0.1", port, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in running.values():
+            writer.transport.abort()
+        if left := [task for task in running if task is not None]:
+            await asyncio.wait(left)
+
+
+@asynccontextmanager
+async def answering(*answers: bytes, port: int = 0) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Give these answers, the last one again and again, each on a connection of its own; yields URL and heads seen."""
+    heads: list[bytes] = []
+
+    async def serve(head: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(head)
+        writer.write(answers[min(len(heads), len(answers)) - 1])
+        await writer.drain()
+
+    async with listening(serve, port=port) as here:
+        yield f"http://127.0.0.1:{here}", heads
+
+
+@asynccontextmanager
+async def forward_proxy() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A proxy for plain requests and tunnels, which all lead to this machine; yields its URL and the heads seen."""
+    heads: list[bytes] = []
+
+    async def serve(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(head)
+        method, target, _ = head.split(b" ", 2)
+        url = URL(target.decode() if method != b"CONNECT" else f"https://{target.decode()}", encoded=True)
+        there = await asyncio.open_connection("127.0.0.1", url.port)
+        if method == b"CONNECT":
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        else:
+            there[1].write(
+                head.replace(target, url.raw_path_qs.encode(), 1).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+            )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_pipe(reader, there[1]))
+            group.create_task(_pipe(there[0], writer))
+
+    async with listening(serve) as port:
+        yield f"http://127.0.0.1:{port}", heads
+
+
+@asynccontextmanager
+async def tls_front(url: str, tls: ssl.SSLContext) -> AsyncIterator[str]:
+    """Take TLS connections for the server at ``url``; yields the https URL, whose host is localhost."""
+
+    async def serve(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", URL(url).port)
+        there[1].write(head)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_pipe(reader, there[1]))
+            group.create_task(_pipe(there[0], writer))
+
+    async with listening(serve, tls) as port:
+        yield f"https://localhost:{port}"
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        with suppress(OSError):
+            while chunk := await reader.read(1 << 16):
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    finally:
+        writer.transport.abort()
+
+
+def certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """Make a CA and a certificate of it for localhost; return the CA's file and what a server needs."""
+    now = datetime.now(UTC)
+
+    def certificate(subject: str, key: ec.EllipticCurvePrivateKey, issuer: str) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+        )
+
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca = certificate("test CA", ca_key, "test CA").add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    leaf = certificate("localhost", key, "test CA").add_extension(names, False)
+    ca_file, chain = folder / "ca.pem", folder / "server.pem"
+    ca_file.write_bytes(ca.sign(ca_key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    chain.write_bytes(private + leaf.sign(ca_key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    return ca_file, context
