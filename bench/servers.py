@@ -26,7 +26,8 @@ http {{
   scgi_temp_path {base}/t;
   server {{ listen 127.0.0.1:{plain}; root {root}; }}
   server {{ listen 127.0.0.1:{limited}; root {root}; limit_rate {limit}; }}
-  server {{ listen 127.0.0.1:{tls} ssl; root {root}; ssl_certificate {base}/tls.pem; ssl_certificate_key {base}/tls.key; }}
+  ssl_certificate {base}/tls.pem; ssl_certificate_key {base}/tls.key;
+  server {{ listen 127.0.0.1:{tls} ssl; root {root}; }}
 }}
 """
 
