@@ -11,7 +11,7 @@ from aiohttp import web
 
 from mirror.values import ByteRange
 
-SENT = "mirror_sent"
+SENT = web.RequestKey("mirror_sent", int)
 """Key of a request under which the count of body bytes sent past aiohttp is kept, for the access log."""
 _STEP = 4 << 20
 """Bytes given to one system call, so that a fast client does not hold up the loop for the others."""
