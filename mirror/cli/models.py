@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from mirror.cli.options import config_option, ending_well, fail, json_option, loaded, run, server_option, store_option
 from mirror.cli.reach import Reached, reached
-from mirror.cli.text import ago, columns, plain, progress_bars, size
+from mirror.cli.text import ago, columns, ending_lines, plain, progress_bars, size
 from mirror.config import Settings, server_url
 from mirror.errors import MirrorError
 from mirror.values import ModelName
@@ -73,7 +73,7 @@ async def _prefetch(mirror: Reached, names: tuple[str, ...], at_once: int, *, as
     """Fetch all, some at once; return what went wrong, a sentence per model."""
     places = asyncio.Semaphore(at_once)
     failed: list[str] = []
-    with progress_bars() as bars:
+    with ending_lines() as tell, progress_bars() as bars:
 
         async def one(name: str) -> None:
             async with places:
@@ -84,7 +84,7 @@ async def _prefetch(mirror: Reached, names: tuple[str, ...], at_once: int, *, as
             if "error" in last:
                 failed.append(f"{name}: {last['error']}")
             elif not as_json:
-                plain(f"{last['name']}: {size(last['total'])} in the store, {size(last['fetched'])} fetched now")
+                tell(f"{last['name']}: {size(last['total'])} in the store, {size(last['fetched'])} fetched now")
 
         async with asyncio.TaskGroup() as group:
             for name in dict.fromkeys(names):

@@ -1,6 +1,6 @@
 """How things are written for people: sizes, times, columns, progress."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -49,6 +49,15 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         plain("    ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def ending_lines() -> Iterator[Callable[[str], None]]:
+    """Give a way to print that waits for the end where bars are on the terminal, and does not wait elsewhere."""
+    held: list[str] = []
+    yield held.append if Console(stderr=True).is_terminal else plain
+    for line in held:
+        plain(line)
 
 
 @contextmanager
