@@ -34,14 +34,15 @@ async def drained(client: Machine, path: str, span: ByteRange) -> int:
 
 
 async def serving(process: Process) -> str:
-    """Return where it listens, once it says so."""
+    """Return where it listens, once it says so; what it said instead is in the error."""
     assert process.stderr is not None
+    said = b""
     async with asyncio.timeout(20):
         while line := await process.stderr.readline():
-            said = json.loads(line)
-            if said["event"] == "serving":
-                return str(said["url"])
-    raise AssertionError("it ended")
+            said += line
+            if b'"event": "serving"' in line:
+                return str(json.loads(line)["url"])
+    raise AssertionError(said.decode())
 
 
 @pytest.mark.timeout(120)

@@ -36,6 +36,8 @@ class Sender:
         transport = self._request.transport
         if not isinstance(transport, asyncio.Transport) or transport.is_closing():
             raise ConnectionResetError("the client has left")
+        if transport.get_extra_info("sslcontext") is not None:
+            raise RuntimeError("sendfile would put plain bytes into a TLS connection")
         transport.set_write_buffer_limits(0)
         await self._request.writer.drain()
         if transport.is_closing():
