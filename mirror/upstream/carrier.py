@@ -22,7 +22,7 @@ from mirror.upstream.connections import Address, Connections, proxy_headers
 from mirror.values import ByteRange, InvalidRange
 from mirror.values.http_range import parse_content_range, range_header
 
-_READ_BYTES = 256 << 10
+_READ_BYTES = 1024 << 10
 
 Sink = Callable[[int, bytes], None]
 """Called in a thread with (offset, bytes), in rising order."""
