@@ -19,6 +19,7 @@
         UpstreamMisbehaved          an answer that breaks the protocol: wrong length, wrong range
         StaleAddress                the signed address is used up: resolve again
       DigestMismatch                the bytes are not the ones asked for
+      FillBroken                    a fill ended by something nobody foresaw; the log has it
       Offline                       not in the store, and the mirror was told not to ask upstream
       ServerError                   a running mirror answered our command with an error
 
@@ -128,6 +129,10 @@ class DigestMismatch(MirrorError):
         self.wanted = wanted
         self.got = got
         super().__init__(f"digest mismatch: wanted {wanted}, got {got}")
+
+
+class FillBroken(MirrorError):
+    """A fill was ended by something nobody foresaw; what is kept of it is what was recorded."""
 
 
 class Offline(MirrorError):

@@ -216,7 +216,7 @@ async def test_the_size_of_a_blob_is_known_from_any_manifest(tmp_path: Path) -> 
     async with opened(tmp_path) as store:
         await keep(store, NAME, WEIGHTS)
         await store.put_manifest(NAME, manifest_of(b"1234567"))
-        sizes = [store.size_of(Digest.of(one)) for one in (WEIGHTS, b"1234567", b"unknown")]
+        sizes = [store.size_of(Digest.of(one), NAME) for one in (WEIGHTS, b"1234567", b"unknown")]
         assert sizes == [len(WEIGHTS), 7, None]
 
 

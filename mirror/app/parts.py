@@ -5,20 +5,16 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-
-import diskcache
 
 from mirror.config import Settings
 from mirror.db import Ledger, open_database
 from mirror.events import Events
-from mirror.fill import Fills, Puller, Tags
+from mirror.fill import Fills, Puller, Tags, Unknown
 from mirror.store import Store
 from mirror.upstream import Upstream
 
 _PROVING_THREADS = 4
 _FLUSH_S = 5.0
-_UNKNOWN_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         ledger = Ledger(engine)
         await ledger.load()
         events.tap(ledger.hear, *ledger.kinds)
-        unknown = await asyncio.to_thread(_short_memory, state / "unknown")
+        unknown = await asyncio.to_thread(Unknown, state / "unknown")
         stack.callback(unknown.close)
         upstream = Upstream(settings.upstream, settings.upstream.key_file or state / "id_ed25519", events)
         stack.push_async_callback(upstream.close)
@@ -67,11 +63,6 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         stack.callback(fills.park)
         tags = Tags(store, upstream, settings, ledger, unknown)
         yield Parts(settings, events, store, ledger, upstream, fills, tags, Puller(store, tags, fills))
-
-
-def _short_memory(folder: Path) -> diskcache.Cache:
-    """What the upstream does not know, remembered for a moment: JSON on disk, never pickles."""
-    return diskcache.Cache(str(folder), disk=diskcache.JSONDisk, size_limit=_UNKNOWN_BYTES)
 
 
 async def _flush_now_and_then(ledger: Ledger, closing: asyncio.Event) -> None:

@@ -54,6 +54,8 @@ def ending_well(command: Callable[P, T]) -> Callable[P, T]:
         except BrokenPipeError:
             sys.stderr.close()
             sys.exit(1)
+        except OSError as error:
+            fail(f"cannot write: {error.strerror}", 1)
 
     return run
 

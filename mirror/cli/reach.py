@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mirror.config import LogLevel, Settings
+from mirror.config import LogLevel, Settings, server_url
 from mirror.errors import ServerError
 from mirror.store import holder
 from mirror.values import ModelName
@@ -84,6 +84,12 @@ class Local:
         return ModelName.parse(text, host=self.parts.settings.upstream.host)
 
 
+def _checked(server: str) -> str:
+    """The --server URL, if it is one."""
+    found = server_url({"OLLAMA_MIRROR_SERVER": server})
+    return found or server
+
+
 @asynccontextmanager
 async def reached(settings: Settings, server: str | None, command: str, *, create: bool) -> AsyncIterator[Reached]:
     """Yield the mirror at ``server``; else the one that holds the store; else the store itself.
@@ -98,7 +104,7 @@ async def reached(settings: Settings, server: str | None, command: str, *, creat
     busy = None if server else holder(settings.cache.state_directory / "lock")
     if busy is not None and busy.url is None:
         raise busy
-    url = server or (busy.url if busy else None)
+    url = _checked(server) if server else busy.url if busy else None
     if url:
         async with AdminClient(url, key.get_secret_value() if key else None) as client:
             yield client

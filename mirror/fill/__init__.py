@@ -9,5 +9,6 @@ from mirror.fill.fills import Fills
 from mirror.fill.pull import Puller, PullProgress
 from mirror.fill.reader import FillReader
 from mirror.fill.tags import Answer, Tags
+from mirror.fill.unknown import Unknown
 
-__all__ = ["Answer", "Fill", "FillReader", "Fills", "PullProgress", "Puller", "Tags"]
+__all__ = ["Answer", "Fill", "FillReader", "Fills", "PullProgress", "Puller", "Tags", "Unknown"]

@@ -7,7 +7,9 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
 
-from mirror.errors import DigestMismatch, MirrorError, StaleAddress, StoreFull, UpstreamError
+import structlog
+
+from mirror.errors import DigestMismatch, FillBroken, MirrorError, StaleAddress, StoreFull, UpstreamError
 from mirror.events import BytesFetched, DigestMismatched, Events, FillEnded, FillStarted
 from mirror.fill.groups import first_of
 from mirror.fill.line import Line
@@ -19,6 +21,8 @@ from mirror.store import Partial
 from mirror.threads import in_thread
 from mirror.upstream import Address, RangeIgnored
 from mirror.values import ByteRange, Digest
+
+log = structlog.get_logger(__name__)
 
 _RECORD_BYTES, _HASH_BYTES = 64 << 20, 16 << 20
 _LINE_BYTES = 4 << 20
@@ -127,6 +131,9 @@ class Fill:
                     helper.cancel()
         except* MirrorError as errors:
             self.error = None if self._proven else first_of(errors)
+        except* Exception as errors:  # a bug that one blob brings out must not end the service of all others
+            log.exception("fill broken", digest=str(self.digest), exc_info=first_of(errors))
+            self.error = None if self._proven else FillBroken(f"the fill of {self.digest.short} broke; see the log")
         finally:
             await self._finish()
             error = str(self.error) if self.error else None if self._proven else "parked"

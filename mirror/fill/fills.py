@@ -41,7 +41,7 @@ class Fills:
         self._group = group
         self._running: dict[Digest, Fill] = {}
         self._locating: Once[Address] = Once()
-        self._wrong: dict[Digest, tuple[float, DigestMismatch]] = {}
+        self._wrong: dict[tuple[Digest, int], tuple[float, DigestMismatch]] = {}
         self._wrong_s = max(_WRONG_S, settings.cache.negative_ttl)
         self._stopping = False
         self._threads = threads
@@ -86,8 +86,8 @@ class Fills:
                 return fill
             if self._store.blobs.size(digest) is not None:
                 return None
-            self._refuse_wrong(digest)
             if size is not None:
+                self._refuse_wrong(digest, size)
                 accept(size)
                 return self._start(name, digest, size, address, 1)
             address = await self._locating.ask(digest, lambda: self._upstream.locate(name.repository, digest, None))
@@ -142,14 +142,14 @@ class Fills:
             with suppress(StoreError):  # whoever asks next is told
                 self._start(name, fill.digest, fill.size, None, attempt + 1)
         else:
-            self._wrong[fill.digest] = (time.monotonic() + self._wrong_s, fill.error)
+            self._wrong[fill.digest, fill.size] = (time.monotonic() + self._wrong_s, fill.error)
 
-    def _refuse_wrong(self, digest: Digest) -> None:
+    def _refuse_wrong(self, digest: Digest, size: int) -> None:
         """Raise for a blob that the upstream has wrong; to fetch all of it at every request would help nobody."""
         now = time.monotonic()
         self._wrong = {one: (until, error) for one, (until, error) in self._wrong.items() if until > now}
-        if digest in self._wrong:
-            raise self._wrong[digest][1]
+        if (digest, size) in self._wrong:
+            raise self._wrong[digest, size][1]
 
     def _room_for(self, digest: Digest, size: int) -> Partial:
         """Open a partial; StoreFull where there is no room beside what the running fills will still need."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mirror.errors import BrokenStore, DigestMismatch
+from mirror.errors import BrokenStore, DigestMismatch, UpstreamMisbehaved
 from mirror.fill.fills import Fills
 from mirror.fill.groups import first_of
 from mirror.fill.tags import Tags
@@ -14,6 +14,7 @@ from mirror.values import Descriptor, Digest, Manifest, ModelName
 
 _AT_ONCE = 3
 _EVERY_S = 0.2
+_MOST_MANIFESTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Puller:
         """
         manifest = await self._tags.refresh(name)
         blobs = await self._every_blob(name, manifest)
-        meter = _Meter(name, blobs, self._store, self._fills)
+        meter = _Meter(name, blobs, self._fills)
         reporting = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
@@ -62,13 +63,28 @@ class Puller:
         return final
 
     async def _every_blob(self, name: ModelName, manifest: Manifest) -> tuple[Descriptor, ...]:
-        """The blobs to fetch; the manifests an index names are fetched here, and what they name is added."""
-        blobs = {one.digest: one for one in (*manifest.layers, *((manifest.config,) if manifest.config else ()))}
-        for child in manifest.children:
-            answer = await self._tags.by_digest(name, child.digest)
-            await self._store.put_small_blob(answer.manifest.raw)
-            blobs |= {one.digest: one for one in await self._every_blob(name, answer.manifest)}
+        """The blobs to fetch; the manifests an index names are fetched here, and what they name is added.
+
+        Raises UpstreamMisbehaved for an index of indexes without end.
+        """
+        blobs: dict[Digest, Descriptor] = {}
+        seen: set[Digest] = set()
+        open_ends = [manifest]
+        while open_ends:
+            one = open_ends.pop()
+            blobs |= {blob.digest: blob for blob in (*one.layers, *((one.config,) if one.config else ()))}
+            for child in one.children:
+                if child.digest not in seen:
+                    seen.add(child.digest)
+                    open_ends.append(await self._child(name, child))
+            if len(seen) > _MOST_MANIFESTS:
+                raise UpstreamMisbehaved(f"{name.short} names more than {_MOST_MANIFESTS} manifests")
         return tuple(blobs.values())
+
+    async def _child(self, name: ModelName, child: Descriptor) -> Manifest:
+        answer = await self._tags.by_digest(name, child.digest)
+        await self._store.put_small_blob(answer.manifest.raw)
+        return answer.manifest
 
     async def _fetch_all(self, name: ModelName, blobs: tuple[Descriptor, ...], meter: "_Meter") -> None:
         places = asyncio.Semaphore(_AT_ONCE)
@@ -76,6 +92,8 @@ class Puller:
             for blob in blobs:
                 if self._store.blobs.size(blob.digest) is None:
                     group.create_task(self._fetch(name, blob, places, meter))
+                else:
+                    meter.whole(blob)
 
     async def _fetch(self, name: ModelName, blob: Descriptor, places: asyncio.Semaphore, meter: "_Meter") -> None:
         async with places:
@@ -90,32 +108,30 @@ class Puller:
                 # After wrong bytes another fill has begun by itself, or ``open`` says that it was the last.
                 if fill.error is not None and not isinstance(fill.error, DigestMismatch):
                     raise fill.error
+            meter.whole(blob)
 
 
 class _Meter:
     """Counts what is here of a pull's blobs."""
 
-    def __init__(self, name: ModelName, blobs: tuple[Descriptor, ...], store: Store, fills: Fills) -> None:
+    def __init__(self, name: ModelName, blobs: tuple[Descriptor, ...], fills: Fills) -> None:
         self._name = name
-        self._blobs = blobs
-        self._store = store
         self._fills = fills
-        self._whole: set[Digest] = set()
+        self._total = sum(blob.size for blob in blobs)
+        self._rest = {blob.digest for blob in blobs}
+        self._whole = 0
         self.fetched = 0
+
+    def whole(self, blob: Descriptor) -> None:
+        """A blob is in the store."""
+        self._rest.discard(blob.digest)
+        self._whole += blob.size
 
     def now(self) -> PullProgress:
         """Return the progress at this moment."""
-        done = fetched = 0
-        for blob in self._blobs:
-            fill = self._fills.running(blob.digest)
-            if fill is not None:
-                done += fill.here
-                fetched += fill.fetched
-            elif blob.digest in self._whole or self._store.blobs.size(blob.digest) is not None:
-                self._whole.add(blob.digest)
-                done += blob.size
-        total = sum(blob.size for blob in self._blobs)
-        return PullProgress(self._name, done, total, self.fetched + fetched)
+        mine = [fill for fill in self._fills.in_flight if fill.digest in self._rest]
+        done = self._whole + sum(fill.here for fill in mine)
+        return PullProgress(self._name, done, self._total, self.fetched + sum(fill.fetched for fill in mine))
 
 
 async def _report(meter: _Meter, report: Callable[[PullProgress], None], until: asyncio.Event) -> None:

@@ -1,18 +1,16 @@
 """Which manifest a tag has now: from the store while it is fresh, else from upstream, else stale."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-from diskcache import Cache
 
 from mirror.config import Settings
 from mirror.db import Ledger
 from mirror.errors import NotFoundUpstream, Offline, RateLimited, StoreFull, UpstreamError, UpstreamUnavailable
 from mirror.events import Served
 from mirror.fill.once import Once
+from mirror.fill.unknown import Unknown
 from mirror.store import Store
 from mirror.upstream import Upstream
 from mirror.values import Digest, Manifest, ModelName
@@ -39,7 +37,7 @@ class Tags:
         upstream: Upstream,
         settings: Settings,
         ledger: Ledger,
-        unknown: Cache,
+        unknown: Unknown,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
@@ -129,18 +127,20 @@ class Tags:
             return self._stale(name, kept)
 
     async def _refuse_unknown(self, key: str, what: str) -> None:
-        if await asyncio.to_thread(self._unknown.get, key):
+        if await self._unknown.has(key):
             raise NotFoundUpstream(f"{what}: not found upstream a moment ago")
 
     async def _note_unknown(self, key: str) -> None:
-        await asyncio.to_thread(self._unknown.set, key, 1, expire=self._cache.negative_ttl)
+        await self._unknown.add(key, self._cache.negative_ttl)
 
     async def _ask(self, name: ModelName, *, brief: bool) -> Answer:
+        if name.host.lower() != self._upstream.settings.host.lower():
+            raise NotFoundUpstream(f"{name}: this mirror asks for models of {self._upstream.settings.host} only")
         known = self._store.find(name)
         spelled = known.name if known else name  # the upstream's spelling, whatever letter case a client uses
         manifest = await self._upstream.manifest(spelled.repository, spelled.tag, brief=brief)
         self._down_until = 0.0
-        await asyncio.to_thread(self._unknown.delete, str(name.folded))
+        await self._unknown.forget(str(name.folded))
         same = known is not None and known.digest == manifest.digest
         try:
             await self._store.put_manifest(spelled, manifest)

@@ -77,7 +77,7 @@ class Blobs:
             size = await self._size(name, digest)
             served = Served.HIT if self._store.blobs.size(digest) is not None else Served.MISS
             return _head(request, Asked.of(request, name, digest, size), served)
-        blob = self._store.blobs.open(digest)
+        blob = self._store.open_blob(digest)
         if blob is not None:
             with blob:
                 asked = Asked.of(request, name, digest, blob.size)
@@ -90,7 +90,7 @@ class Blobs:
         joined = self._fills.running(digest) is not None
         try:
             # A range that is refused starts nothing.
-            size = self._store.size_of(digest)
+            size = self._store.size_of(digest, name)
             fill = await self._fills.open(name, digest, size, lambda size: Asked.of(request, name, digest, size))
         except StoreFull:
             asked = Asked.of(request, name, digest, await self._size(name, digest))
@@ -112,7 +112,7 @@ class Blobs:
 
     async def _size(self, name: ModelName, digest: Digest) -> int:
         fill = self._fills.running(digest)
-        size = fill.size if fill else self._store.size_of(digest)
+        size = fill.size if fill else self._store.size_of(digest, name)
         if size is not None:
             return size
         if self._offline:

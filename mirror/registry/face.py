@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 
+import structlog
 from aiohttp import web
 
 from mirror.errors import MirrorError
@@ -13,6 +14,8 @@ from mirror.registry.replies import VERSION, error_reply, reply_to, reply_to_par
 from mirror.store import Store
 from mirror.upstream import Upstream
 from mirror.values import Invalid
+
+log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -66,5 +69,10 @@ def _answering(handler: Handler, unknown: str) -> Handler:
             return reply_to(error, unknown)
         except web.HTTPNotFound as error:
             return error_reply(404, unknown, error.text or "not found")
+        except (web.HTTPException, ConnectionError):
+            raise
+        except Exception:  # the edge of a request: aiohttp's own error text would become part of somebody's blob
+            log.exception("request failed", path=request.path)
+            return web.Response(status=500, headers={**VERSION, "X-Mirror-Error": "unforeseen; see the log"})
 
     return answer

@@ -80,7 +80,7 @@ def _page(request: web.Request, names: list[str]) -> tuple[list[str], dict[str, 
     said = request.query.get("n", str(_MOST))
     if not said.isascii() or not said.isdigit():
         raise InvalidCount(said, "n=COUNT, a whole number")
-    count = min(int(said[:9]), _MOST)
+    count = min(int(said.lstrip("0")[:9] or 0), _MOST)
     last = request.query.get("last", "")
     rest = [name for name in names if name > last]
     page = list(islice(rest, count))

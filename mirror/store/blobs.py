@@ -48,10 +48,10 @@ class BlobStore:
         self._doomed: set[Digest] = set()
 
     def open(self, digest: Digest) -> OpenBlob | None:
-        """Open a blob for reading; None when it is not here."""
+        """Open a blob for reading; None when it is not here, or cannot be read."""
         try:
             fd = os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not wait
-        except FileNotFoundError:
+        except OSError:  # missing, a loop of links, no permission, no descriptor left: upstream has it too
             return None
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -61,10 +61,10 @@ class BlobStore:
         return OpenBlob(self, digest, fd, found.st_size)
 
     def size(self, digest: Digest) -> int | None:
-        """Return a blob's size in bytes; None when it is not here."""
+        """Return a blob's size in bytes; None when it is not here, or cannot be looked at."""
         try:
             found = os.stat(self._layout.blob(digest))
-        except FileNotFoundError:
+        except OSError:
             return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 

@@ -35,6 +35,7 @@ class ManifestShelf:
         self._base = base
         self._by_name: dict[ModelName, StoredManifest] = {}
         self._twins: list[StoredManifest] = []
+        self._naming: dict[Digest, set[ModelName]] = {}
         self._raw: dict[Path, Manifest] = {}
 
     def load(self) -> list[tuple[Path, str]]:
@@ -56,7 +57,7 @@ class ManifestShelf:
                 self._twins.append(stored)
                 odd.append((path, f"differs from {self._by_name[name.folded].path} in letter case only"))
             else:
-                self._by_name[name.folded] = stored
+                self._index(stored)
                 self._keep(path, manifest)
         return odd
 
@@ -87,7 +88,9 @@ class ManifestShelf:
         """Put what ``write`` wrote into the index; a name that is known keeps the letter case it has on disk."""
         known = self._by_name.get(name.folded)
         stored = _described(known.name if known else name, manifest, self._path(name))
-        self._by_name[name.folded] = stored
+        if known is not None:
+            self._unindex(known)
+        self._index(stored)
         self._keep(stored.path, manifest)
         return stored
 
@@ -99,7 +102,7 @@ class ManifestShelf:
         stored = self._by_name.get(name.folded)
         if stored is not None:
             stored.path.unlink(missing_ok=True)
-            del self._by_name[name.folded]
+            self._unindex(stored)
             self._raw.pop(stored.path, None)
             with suppress(OSError):
                 for folder in list(stored.path.parents)[:3]:
@@ -108,7 +111,7 @@ class ManifestShelf:
 
     def naming(self, digest: Digest) -> list[StoredManifest]:
         """Return the manifests that name a blob."""
-        return [one for one in self if any(digest == blob.digest for blob in one.blobs)]
+        return [self._by_name[name] for name in self._naming.get(digest, ())]
 
     def blobs(self) -> Iterator[Descriptor]:
         """Yield what every manifest on disk names, also those that no name finds."""
@@ -120,6 +123,19 @@ class ManifestShelf:
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+    def _index(self, stored: StoredManifest) -> None:
+        self._by_name[stored.name.folded] = stored
+        for blob in stored.blobs:
+            self._naming.setdefault(blob.digest, set()).add(stored.name.folded)
+
+    def _unindex(self, stored: StoredManifest) -> None:
+        del self._by_name[stored.name.folded]
+        for blob in stored.blobs:
+            names = self._naming[blob.digest]
+            names.discard(stored.name.folded)
+            if not names:
+                del self._naming[blob.digest]
 
     def _path(self, name: ModelName) -> Path:
         known = self._by_name.get(name.folded)

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from mirror.errors import StoreFull, StoreUnusable
 from mirror.events import Events, ModelRemoved, ModelStored
-from mirror.store.blobs import BlobStore
+from mirror.store.blobs import BlobStore, OpenBlob
 from mirror.store.layout import Layout, write_whole
 from mirror.store.lock import StoreLock
 from mirror.store.manifests import ManifestShelf, StoredManifest, named
@@ -38,6 +38,8 @@ class Store:
         self.problems: list[str] = []
         self._events = events
         self._changes = asyncio.Lock()
+        self._lacking: dict[Digest, set[Digest]] = {}
+        """Of staged manifests that were looked at: what they lacked then and has not arrived since."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     @classmethod
@@ -90,14 +92,34 @@ class Store:
             return Manifest.parse(raw) if raw and raw.lstrip()[:1] == b"{" else None
         return None
 
-    def size_of(self, digest: Digest) -> int | None:
-        """Return the size in bytes that the store, or any manifest it has, says a blob has."""
+    def size_of(self, digest: Digest, name: ModelName) -> int | None:
+        """Return the size in bytes that a blob has, or shall have by the manifests there are.
+
+        The word of ``name``'s own repository counts first: another's manifest may have it wrong.
+        """
         size = self.blobs.size(digest)
         if size is not None:
             return size
-        for shelf in (self.staged, self.complete):
-            for stored in shelf.naming(digest):
-                return next(blob.size for blob in stored.blobs if blob.digest == digest)
+        said = [one for shelf in (self.staged, self.complete) for one in shelf.naming(digest)]
+        said.sort(key=lambda one: one.name.repository.lower() != name.repository.lower())
+        return next((blob.size for one in said[:1] for blob in one.blobs if blob.digest == digest), None)
+
+    def open_blob(self, digest: Digest) -> OpenBlob | None:
+        """Open a blob for reading; None when it is not here.
+
+        One that has another size than every manifest says was changed behind our back: it is put aside, and so
+        is not here.
+        """
+        blob = self.blobs.open(digest)
+        if blob is None:
+            return None
+        naming = [one for shelf in (self.complete, self.staged) for one in shelf.naming(digest)]
+        said = {one.size for stored in naming for one in stored.blobs if one.digest == digest}
+        if not said or blob.size in said:
+            return blob
+        blob.close()
+        with suppress(OSError):
+            self.layout.blob(digest).rename(self.layout.quarantine / digest.filename)
         return None
 
     async def put_manifest(self, name: ModelName, manifest: Manifest) -> None:
@@ -130,8 +152,12 @@ class Store:
         self.blobs.spare(digest)
         async with self._changes:
             for stored in self.staged.naming(digest):
-                with suppress(StoreFull):
-                    await self._promote(stored.name)
+                lacking = self._lacking.get(stored.digest)
+                if lacking is not None:
+                    lacking.discard(digest)
+                if not lacking:
+                    with suppress(StoreFull):
+                        await self._promote(stored.name)
 
     async def remove(self, name: ModelName) -> int | None:
         """Take a model out, and the blobs nothing else names; return the bytes freed, None if it is not here.
@@ -158,7 +184,10 @@ class Store:
         try:
             with tempfile.TemporaryFile(dir=self.layout.temporary):
                 pass
-            os.stat(self.layout.blobs)
+            for folder in (self.layout.blobs, self.layout.manifests):
+                os.stat(folder)
+                if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                    return f"{folder} cannot be read and written"
         except OSError as error:
             return f"{self.layout.root} cannot be written: {error.strerror}"
         return None
@@ -202,8 +231,11 @@ class Store:
             return
         for blob in stored.blobs:
             self.blobs.spare(blob.digest)
-        if await in_thread(self._thread, lambda: self.missing(stored)):
+        lacking = await in_thread(self._thread, lambda: self.missing(stored))
+        if lacking:
+            self._lacking[stored.digest] = set(lacking)
             return
+        self._lacking.pop(stored.digest, None)
         await self._write(self.complete, name, manifest)
         self._unstage(name)
         self._events.publish(ModelStored(name, manifest.digest, manifest.size))

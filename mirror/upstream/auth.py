@@ -82,6 +82,7 @@ class Signer:
         return URL(text, encoded=True), f"{public.split()[1].decode()}:{signature}"
 
     def _load(self) -> "Ed25519PrivateKey":
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -90,7 +91,7 @@ class Signer:
                 if not self._path.exists():
                     self._make()
                 key = serialization.load_ssh_private_key(self._path.read_bytes(), password=None)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
                 raise DeniedByUpstream(f"the mirror's key {self._path} cannot be used: {error}") from error
             if not isinstance(key, Ed25519PrivateKey):
                 raise DeniedByUpstream(f"the mirror's key {self._path} is no ed25519 key")

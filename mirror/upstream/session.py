@@ -265,7 +265,7 @@ def _token_in(body: bytes) -> str:
     try:
         said = json.loads(body)
         token = said.get("token") or said.get("access_token")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise DeniedByUpstream("the token server's answer is no JSON object") from error
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise DeniedByUpstream("the token server's answer has no token")

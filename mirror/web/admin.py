@@ -137,8 +137,8 @@ async def _lines(request: web.Request, work: AbstractAsyncContextManager[Steps])
 async def _name_in(request: web.Request) -> str:
     accepted = 'a JSON object {"name": "llama3.2"} with Content-Type application/json'
     try:
-        body = await request.json() if request.content_type == "application/json" else None
-    except ValueError:
+        body = json.loads(await request.read()) if request.content_type == "application/json" else None
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("name"), str):
         raise BadRequest((await request.read())[:200].decode("utf-8", "replace"), accepted)

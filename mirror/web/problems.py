@@ -2,10 +2,10 @@
 
 import hmac
 import ipaddress
+import socket
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from yarl import URL
 
 from mirror.errors import (
     DeniedByUpstream,
@@ -75,13 +75,28 @@ class Doorkeeper:
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         origin = request.headers.get("Origin")
-        if origin and URL(origin).authority != URL(f"http://{request.host}").authority:
-            return problem(403, "Forbidden", f"requests from pages of {origin} are refused")
+        if origin and origin.lower().partition("://")[2] != request.host.lower():
+            return problem(403, "Forbidden", "requests from pages of other sites are refused")
         if self._api_key is not None:
             scheme, _, said = request.headers.get("Authorization", "").partition(" ")
             if scheme.lower() == "bearer" and hmac.compare_digest(said.strip().encode(), self._api_key.encode()):
                 return None
             return problem(401, "Unauthorized", "this needs the key: Authorization: Bearer KEY")
+        if not _own_host(request.host):
+            return problem(403, "Forbidden", "without security.api_key only an address or a local name may be the Host")
         if request.remote and ipaddress.ip_address(request.remote.partition("%")[0]).is_loopback:
             return None
         return problem(403, "Forbidden", "without security.api_key this is allowed from the mirror's own machine only")
+
+
+def _own_host(host: str) -> bool:
+    """Whether a Host header is one that a page of another site cannot bring about by DNS rebinding (Ollama's rule)."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    bare = name.strip("[]").lower().rstrip(".")
+    if bare == socket.gethostname().lower() or bare.endswith((".localhost", ".local", ".internal")):
+        return True
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        return bare == "localhost"
+    return True

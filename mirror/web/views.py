@@ -55,7 +55,7 @@ def details(manifest: Manifest, store: Store) -> dict[str, Any]:
     raw = store.blobs.read(manifest.config.digest, _CONFIG_BYTES) if manifest.config else None
     try:
         config = json.loads(raw) if raw else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         config = {}
     if not isinstance(config, dict) or "model_format" not in config:
         return {}
