@@ -22,7 +22,8 @@ from mirror.upstream.connections import Address, Connections, proxy_headers
 from mirror.values import ByteRange, InvalidRange
 from mirror.values.http_range import parse_content_range, range_header
 
-_READ_BYTES = 1024 << 10
+_READ_BYTES = 256 << 10
+"""What a thread claims at once, and so cannot be relieved of: larger pieces cost less, and hold up readers longer."""
 
 Sink = Callable[[int, bytes], None]
 """Called in a thread with (offset, bytes), in rising order."""
