@@ -5,6 +5,7 @@ Measured on plain HTTP this costs half the processor time of the same bytes pass
 """
 
 import http.client
+import select
 import socket
 import ssl
 import threading
@@ -24,6 +25,8 @@ from mirror.values.http_range import parse_content_range, range_header
 
 _READ_BYTES = 256 << 10
 """What a thread claims at once, and so cannot be relieved of: larger pieces cost less, and hold up readers longer."""
+
+_TLS_BYTES = 16 << 10
 
 Sink = Callable[[int, bytes], None]
 """Called in a thread with (offset, bytes), in rising order."""
@@ -143,7 +146,7 @@ class Carrier:
             self._check(response, address, span, what)
             if response.status == 200:
                 self._skip(response, transfer, what)
-            reusable = self._drain(response, transfer, what) and not response.will_close
+            reusable = self._drain(response, connection.sock, transfer, what) and not response.will_close
         except TimeoutError as error:
             raise UpstreamUnavailable(f"{what}: no byte for {self._stall_timeout_s:g} s") from error
         except http.client.HTTPException as error:
@@ -205,10 +208,10 @@ class Carrier:
             self._pay(transfer, count)
             left -= count
 
-    def _drain(self, response: http.client.HTTPResponse, transfer: Transfer, what: str) -> bool:
+    def _drain(self, response: http.client.HTTPResponse, source: socket.socket, transfer: Transfer, what: str) -> bool:
         """Move the body to the sink; True when it was taken to its end, so that the connection can go on."""
         while count := transfer.claim(min(self._budget.piece or _READ_BYTES, _READ_BYTES)):
-            content = response.read1(count)
+            content = _what_is_there(response, source, count)
             if not content:
                 if transfer.stopped:
                     return False
@@ -232,6 +235,23 @@ class RangeIgnored(UpstreamError):
     """The upstream sends the whole blob whatever range is asked: read it from the start, once."""
 
     permanent = False
+
+
+def _what_is_there(response: http.client.HTTPResponse, source: socket.socket, most: int) -> bytes:
+    """Wait for bytes and return those that are there, at most so many; none at the body's end.
+
+    TLS hands out one record of 16 KiB at a time, and every piece passed on has its price: they are gathered.
+    """
+    if not isinstance(source, ssl.SSLSocket):
+        return response.read1(most)
+    pieces = [response.read1(min(most, _TLS_BYTES))]
+    left = most - len(pieces[0])
+    ready = select.poll()
+    ready.register(source, select.POLLIN)
+    while pieces[-1] and left and (source.pending() or ready.poll(0)):
+        pieces.append(response.read1(min(left, _TLS_BYTES)))
+        left -= len(pieces[-1])
+    return b"".join(pieces)
 
 
 def _shut(connection: socket.socket) -> None:
