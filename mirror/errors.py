@@ -19,6 +19,7 @@
         UpstreamMisbehaved          an answer that breaks the protocol: wrong length, wrong range
         StaleAddress                the signed address is used up: resolve again
       DigestMismatch                the bytes are not the ones asked for
+      BadBundle                     a bundle or folder that is not what it should be
       FillBroken                    a fill ended by something nobody foresaw; the log has it
       Offline                       not in the store, and the mirror was told not to ask upstream
       ServerError                   a running mirror answered our command with an error
@@ -129,6 +130,10 @@ class DigestMismatch(MirrorError):
         self.wanted = wanted
         self.got = got
         super().__init__(f"digest mismatch: wanted {wanted}, got {got}")
+
+
+class BadBundle(MirrorError):
+    """A bundle or folder of models is not what it should be, or cannot be read or written."""
 
 
 class FillBroken(MirrorError):

@@ -8,6 +8,7 @@ import pytest
 from mirror.config import Settings, load
 from mirror.config.aliases import NAMES, NOT_SETTINGS, VARIABLES
 from mirror.config.sections import FIELDS, value_of
+from mirror.config.units import Share
 from mirror.errors import SettingsError
 
 SAMPLES = {
@@ -20,7 +21,15 @@ SAMPLES = {
     "cache.state": ("/srv/state", Path("/srv/state")),
     "cache.max_size": ("100GB", 100 * 10**9),
     "cache.min_free": ("50GB", 50 * 10**9),
+    "cache.low_water": ("80%", Share(80)),
+    "cache.pinned": ("llama3.2, qwen3:*", ("llama3.2", "qwen3:*")),
     "cache.retention": ("30d", 30 * 86_400),
+    "cache.loose_retention": ("2h", 7200),
+    "cache.scrub_interval": ("7d", 7 * 86_400),
+    "cache.scrub_rate": ("5MB/s", 5_000_000),
+    "cache.shared_with_ollama": ("true", True),
+    "cache.drop_ollama_models": ("true", True),
+    "cache.also_from": ("/usr/share/ollama, /srv/ollama", (Path("/usr/share/ollama"), Path("/srv/ollama"))),
     "cache.cleanup_interval": ("3601", 3601),
     "cache.partial_retention": ("1d", 86_400),
     "cache.manifest_ttl": ("0", 0),

@@ -60,13 +60,13 @@ async def test_a_blob_larger_than_the_room_is_not_kept(small: Path) -> None:
     """Promise 5: what fits was written and stays recorded; the bytes can still be passed through."""
     async with opened(small) as store:
         with pytest.raises(StoreFull, match="no room"):
-            store.require_room(len(BIG))
+            store.room.promise({Digest.of(BIG): len(BIG)})
         partial = Partial.open(store.layout, Digest.of(BIG), len(BIG))
         with pytest.raises(StoreFull, match="No space left"):
             partial.write(0, BIG)
         partial.drop()
         partial.close()
-        store.require_room(2 << 20)
+        store.room.promise({Digest.of(BIG): 2 << 20}).close()
         assert files(store.layout.state) == {"lock"}
 
 

@@ -12,7 +12,17 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from mirror.db import Ledger, ModelUse, Traffic, open_database
-from mirror.events import BlobServed, BytesFetched, Event, Events, FillStarted, ManifestServed, ModelRemoved, Served
+from mirror.events import (
+    BlobServed,
+    BytesFetched,
+    Event,
+    Events,
+    FillStarted,
+    ManifestServed,
+    ModelRemoved,
+    Reason,
+    Served,
+)
 from mirror.values import Digest, ModelName
 
 NAME = ModelName.parse("tiny")
@@ -91,7 +101,7 @@ async def test_the_kinds_of_news_it_names_are_all_it_counts(tmp_path: Path, cloc
         for event in NEWS:
             events.publish(event)
         assert (ledger.total, ledger.use(NAME).uses) == (HEARD, 2)
-        events.publish(ModelRemoved(NAME, 5))
+        events.publish(ModelRemoved(NAME, 5, Reason.ASKED, "a test"))
         assert ledger.use(NAME) == ModelUse()
 
 
@@ -142,7 +152,7 @@ async def test_a_removed_model_begins_anew(tmp_path: Path) -> None:
     async with ledger_on(tmp_path / "mirror.db") as ledger:
         ledger.checked(NAME, datetime.now(UTC))
         ledger.hear(ManifestServed(NAME, Served.HIT))
-        ledger.hear(ModelRemoved(NAME, 5))
+        ledger.hear(ModelRemoved(NAME, 5, Reason.ASKED, "a test"))
         await ledger.flush()
     async with ledger_on(tmp_path / "mirror.db") as ledger:
         assert ledger.use(NAME) == ModelUse()

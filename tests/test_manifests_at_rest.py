@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mirror.store import Layout, ManifestShelf
-from mirror.store.manifests import named
 from mirror.values import MAX_MANIFEST_BYTES, Digest, Manifest, ModelName
 from tests.stored import CONFIG, NAME, files, made, manifest_of
 
@@ -88,7 +87,7 @@ def test_of_names_that_differ_in_letters_only_all_keep_their_blobs(shelf: Manife
     assert path == layout.manifests / "h/ns/foo/t"
     assert "letter case" in problem
     shelf.remove(ModelName.parse("h/ns/foo:t"))
-    assert named([shelf]) == {Digest.of(b"other"), Digest.of(CONFIG)}
+    assert named(shelf) == {Digest.of(b"other"), Digest.of(CONFIG)}
     assert files(layout.manifests) == {"h/ns/foo/t"}
 
 
@@ -172,4 +171,12 @@ def test_who_names_a_blob_is_known(shelf: ManifestShelf) -> None:
     put(shelf, "b", OTHER)
     assert [one.name.model for one in shelf.naming(Digest.of(b"one"))] == ["a"]
     assert {one.name.model for one in shelf.naming(Digest.of(CONFIG))} == {"a", "b"}
-    assert named([shelf]) == {Digest.of(one) for one in (b"one", b"other", CONFIG)}
+    assert named(shelf) == {Digest.of(one) for one in (b"one", b"other", CONFIG)}
+
+
+def named(shelf: ManifestShelf) -> set[Digest]:
+    """What the manifests on a shelf keep from being dropped, asked blob by blob."""
+    found = {blob.digest for blob in shelf.blobs()}
+    assert all(map(shelf.names, found))
+    assert not shelf.names(Digest.of(b"unheard of"))
+    return found

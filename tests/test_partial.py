@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mirror.errors import BrokenStore, DigestMismatch, StoreFull
 from mirror.store import Layout, Partial
-from mirror.store.partial import require_room, tidy
+from mirror.store.partial import tidy
 from mirror.values import ByteRange, Digest, RangeSet
 from tests.stored import files, made
 
@@ -222,13 +222,6 @@ def test_a_write_after_the_end_is_refused(layout: Layout) -> None:
     partial.close()
     with pytest.raises(StoreFull):
         partial.write(0, b"x")
-
-
-def test_room_is_asked_of_the_file_system(layout: Layout) -> None:
-    """Promise 5: better to know before the first byte."""
-    require_room(layout, 0)
-    with pytest.raises(StoreFull, match="no room"):
-        require_room(layout, 1 << 61)
 
 
 def test_tidying_removes_what_nobody_can_go_on_with(layout: Layout) -> None:

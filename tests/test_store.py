@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mirror.errors import DigestMismatch, StoreBusy, StoreFull, StoreUnusable
-from mirror.events import Event, Events, ModelRemoved, ModelStored
+from mirror.events import Event, Events, ModelRemoved, ModelStored, Reason
 from mirror.store import Partial, Store
 from mirror.values import Digest, Manifest, ModelName
 from tests.stored import (
@@ -86,7 +86,7 @@ async def test_removal_takes_the_manifest_and_the_blobs_nothing_else_names(tmp_p
         assert await store.remove(ModelName.parse("TINY")) == len(WEIGHTS)
         assert files(store.layout.blobs) == digests([b"shared", b"wanted", CONFIG])
         assert problems(store.layout) == []
-        assert heard[-1] == ModelRemoved(NAME, len(WEIGHTS))
+        assert heard[-1] == ModelRemoved(NAME, len(WEIGHTS), Reason.ASKED, "somebody asked for it")
         assert await store.remove(NAME) is None
 
 

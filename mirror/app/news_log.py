@@ -2,9 +2,32 @@
 
 import structlog
 
-from mirror.events import DigestMismatched, Event, FillEnded, FillStarted, ModelRemoved, ModelStored, NotKept
+from mirror.events import (
+    BlobDamaged,
+    BlobRepaired,
+    DigestMismatched,
+    Event,
+    FillEnded,
+    FillStarted,
+    LeftoverRemoved,
+    ModelRemoved,
+    ModelStored,
+    NotKept,
+    ScrubEnded,
+)
 
-LOGGED = (FillStarted, FillEnded, DigestMismatched, NotKept, ModelStored, ModelRemoved)
+LOGGED = (
+    FillStarted,
+    FillEnded,
+    DigestMismatched,
+    NotKept,
+    ModelStored,
+    ModelRemoved,
+    LeftoverRemoved,
+    BlobDamaged,
+    BlobRepaired,
+    ScrubEnded,
+)
 """The news that is rare enough to be worth a line."""
 
 log = structlog.get_logger("mirror.news")
@@ -31,7 +54,23 @@ def log_news(event: Event) -> None:
             log.warning("passed through", digest=digest.short, reason=reason)
         case ModelStored(name, digest, size):
             log.info("model stored", name=name.short, digest=digest.short, size_bytes=size)
-        case ModelRemoved(name, freed):
-            log.info("model removed", name=name.short, freed_bytes=freed)
+        case ModelRemoved() | LeftoverRemoved() | BlobDamaged() | BlobRepaired() | ScrubEnded():
+            _log_keeping(event)
+        case _:
+            pass
+
+
+def _log_keeping(event: Event) -> None:
+    match event:
+        case ModelRemoved(name, freed, reason, why):
+            log.info("model removed", name=name.short, freed_bytes=freed, reason=reason.value, why=why)
+        case LeftoverRemoved(kind, what, freed, reason, why):
+            log.info("leftover removed", kind=kind, what=what, freed_bytes=freed, reason=reason.value, why=why)
+        case BlobDamaged(digest, names):
+            log.error("blob damaged", digest=str(digest), models=[name.short for name in names])
+        case BlobRepaired(digest):
+            log.info("blob repaired", digest=str(digest))
+        case ScrubEnded(blobs, size, damaged, duration_s):
+            log.info("scrub done", blobs=blobs, size_bytes=size, damaged=damaged, duration_s=round(duration_s, 1))
         case _:
             pass

@@ -10,8 +10,10 @@ from mirror.config import Settings
 from mirror.db import Ledger, open_database
 from mirror.events import Events
 from mirror.fill import Fills, Puller, Tags, Unknown
-from mirror.store import Store
+from mirror.keep import Keeper
+from mirror.store import Pins, Store
 from mirror.upstream import Upstream
+from mirror.values import NamePattern
 
 _PROVING_THREADS = 4
 _FLUSH_S = 5.0
@@ -25,6 +27,7 @@ class Parts:
     events: Events
     store: Store
     ledger: Ledger
+    keeper: Keeper
     upstream: Upstream
     fills: Fills
     tags: Tags
@@ -36,7 +39,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
     """Take the store and build everything on it; on the way out park the fills and close in order.
 
     Raises:
-        StoreBusy, StoreUnusable, SettingsError.
+        StoreBusy, StoreUnusable, BrokenStore, SettingsError.
     """
     events = Events()
     state = settings.cache.state_directory.absolute()
@@ -49,6 +52,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         ledger = Ledger(engine)
         await ledger.load()
         events.tap(ledger.hear, *ledger.kinds)
+        keeper = Keeper(store, ledger, _pins(store, settings), settings.cache, events)
         unknown = await asyncio.to_thread(Unknown, state / "unknown")
         stack.callback(unknown.close)
         upstream = Upstream(settings.upstream, settings.upstream.key_file or state / "id_ed25519", events)
@@ -59,10 +63,17 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         closing = asyncio.Event()
         group.create_task(_flush_now_and_then(ledger, closing), name="ledger")
         stack.callback(closing.set)
-        fills = Fills(store, upstream, settings, events, group, threads)
+        group.create_task(keeper.run(closing), name="keeper")
+        fills = Fills(store, keeper, upstream, settings, events, group, threads)
         stack.callback(fills.park)
         tags = Tags(store, upstream, settings, ledger, unknown)
-        yield Parts(settings, events, store, ledger, upstream, fills, tags, Puller(store, tags, fills))
+        puller = Puller(store, keeper, tags, fills)
+        yield Parts(settings, events, store, ledger, keeper, upstream, fills, tags, puller)
+
+
+def _pins(store: Store, settings: Settings) -> Pins:
+    host = settings.upstream.host
+    return Pins(store.layout, [NamePattern.parse(one, host=host) for one in settings.cache.pinned], host=host)
 
 
 async def _flush_now_and_then(ledger: Ledger, closing: asyncio.Event) -> None:

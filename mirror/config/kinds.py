@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr
 
-from mirror.values import InvalidModelName, ModelName
+from mirror.values import InvalidModelName, InvalidPattern, ModelName, NamePattern
 
 _CREDENTIALS = re.compile(r"://.*@", re.DOTALL)
 
@@ -94,6 +94,13 @@ def _items(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
+def _pattern(text: str) -> str:
+    try:
+        return str(NamePattern.parse(text))
+    except InvalidPattern as error:
+        raise ValueError(f"must be {error.accepted}") from error
+
+
 def _secret(secret: SecretStr) -> SecretStr:
     # An empty key would let everybody in, and HTTP drops the spaces around a header's value.
     text = secret.get_secret_value()
@@ -130,6 +137,8 @@ AnyPath = Annotated[Path, BeforeValidator(_path)]
 NamedFolder = Annotated[AnyPath, AfterValidator(_named)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_items)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(_items)]
+Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_items)]
+Folders = Annotated[tuple[AnyPath, ...], BeforeValidator(_items)]
 Secret = Annotated[
     SecretStr, AfterValidator(_secret), PlainSerializer(lambda _: "***", return_type=str, when_used="json")
 ]

@@ -8,11 +8,6 @@ from mirror.config.loading import Loaded
 from mirror.config.sections import FIELDS, Settings, value_of
 
 NOT_YET = (
-    "cache.max_size",
-    "cache.min_free",
-    "cache.retention",
-    "cache.cleanup_interval",
-    "cache.partial_retention",
     "security.allowed_models",
     "security.blocked_models",
     "security.rate_limit_requests",

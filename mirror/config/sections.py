@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from mirror.config.kinds import (
     AnyPath,
     DatabaseUrl,
+    Folders,
     Format,
     Host,
     Hosts,
@@ -18,6 +19,7 @@ from mirror.config.kinds import (
     LogFormat,
     LogLevel,
     NamedFolder,
+    Patterns,
     PrivateRedirects,
     Redirects,
     Secret,
@@ -25,7 +27,7 @@ from mirror.config.kinds import (
     Texts,
     WebUrl,
 )
-from mirror.config.units import ByteSize, Duration, Rate, SizeOrShare
+from mirror.config.units import ByteSize, Duration, Rate, Share, ShareOf, SizeOrShare
 
 
 def _one_worker(workers: int) -> int:
@@ -61,11 +63,25 @@ class CacheSettings(Section):
     )
     max_size: ByteSize | None = Field(None, gt=0, description="Most that the store may hold; null is no limit.")
     min_free: SizeOrShare | None = Field(None, description="Size or share (5%) of the disk that stays free.")
+    low_water: ShareOf = Field(
+        Share(90.0), description="Share of max_size to which models are removed once it is passed; so for min_free."
+    )
+    pinned: Patterns = Field((), description="Models that are never removed, such as llama3.2 or qwen3:*.")
     retention: Duration | None = Field(
         None, gt=0, description="Models unused for so long are removed; null keeps them."
     )
+    loose_retention: Duration = Field(86_400.0, description="Blobs that no model names are removed after so long.")
+    partial_retention: Duration = Field(
+        604_800.0, description="Unfinished and damaged blobs untouched for so long are removed."
+    )
     cleanup_interval: Duration = Field(3600.0, gt=0, description="Time between two looks for what may be removed.")
-    partial_retention: Duration = Field(604_800.0, description="Unfinished blobs untouched for so long are removed.")
+    scrub_interval: Duration | None = Field(
+        2_592_000.0, gt=0, description="Time in which every blob is hashed again; null never does."
+    )
+    scrub_rate: Rate = Field(20_000_000, gt=0, description="Bytes per second that are hashed again.")
+    shared_with_ollama: bool = Field(False, description="An Ollama on this machine has the store as its OLLAMA_MODELS.")
+    drop_ollama_models: bool = Field(False, description="Remove also models that such an Ollama brought in itself.")
+    also_from: Folders = Field((), description="Folders of other Ollamas whose models are served too, and not changed.")
     manifest_ttl: Duration = Field(
         300.0, description="A stored manifest is served for so long without asking upstream."
     )

@@ -96,6 +96,11 @@ def parse_size_or_share(value: object) -> int | Share:
     return Share.parse(text) if text.endswith("%") else parse_size(text)
 
 
+def parse_share(value: object) -> Share:
+    """Return the share that ``value`` stands for. Raises ValueError."""
+    return value if isinstance(value, Share) else Share.parse(_text(value))
+
+
 def render_duration(seconds: float) -> str:
     """Return the text from which ``parse_duration`` reads exactly ``seconds``."""
     rest = Fraction(round(Fraction(seconds) * 1000), 1000)
@@ -157,3 +162,4 @@ SizeOrShare = Annotated[
     _shown_by(render_size_or_share),
     _schema("50GB", "5%"),
 ]
+ShareOf = Annotated[Share, BeforeValidator(parse_share), _shown_by(str), _schema("90%")]

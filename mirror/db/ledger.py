@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -14,19 +14,25 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from mirror.db.tables import model_uses, traffic
-from mirror.events import BlobServed, BytesFetched, Event, ManifestServed, ModelRemoved, Served
+from mirror.events import BlobServed, BytesFetched, Event, ManifestServed, ModelRemoved, ModelStored, Served
 from mirror.values import ModelName
 
 log = structlog.get_logger(__name__)
 
+_TICK = timedelta(microseconds=1)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """When a model's tag was last confirmed upstream and last asked for (aware UTC), and how often."""
+    """When a model's tag was last confirmed upstream and last asked for (aware UTC), and how often.
+
+    ``stored_digest`` is that of the manifest that this mirror last completed under the name, as text.
+    """
 
     checked_at: datetime | None = None
     used_at: datetime | None = None
     uses: int = 0
+    stored_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Ledger:
     again at the next flush.
     """
 
-    kinds = (ManifestServed, BlobServed, BytesFetched, ModelRemoved)
+    kinds = (ManifestServed, BlobServed, BytesFetched, ModelStored, ModelRemoved)
 
     def __init__(self, engine: AsyncEngine, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._engine = engine
@@ -65,13 +71,17 @@ class Ledger:
         self._changed_uses: set[str] = set()
         self._changed_days: set[str] = set()
         self._asked: Counter[ModelName] = Counter()
+        self._latest = datetime.min.replace(tzinfo=UTC)
         self._now: Counter[str] = Counter()
 
     async def load(self) -> None:
         """Read what earlier processes wrote."""
         async with self._engine.connect() as connection:
             for row in await connection.execute(select(model_uses)):
-                self._uses[row.name] = ModelUse(_aware(row.checked_at), _aware(row.used_at), row.uses)
+                self._uses[row.name] = ModelUse(
+                    _aware(row.checked_at), _aware(row.used_at), row.uses, row.stored_digest
+                )
+                self._latest = max(self._latest, self._uses[row.name].used_at or self._latest)
             for row in await connection.execute(select(traffic)):
                 self._days[row.day] = Traffic(row.hits, row.misses, row.served_bytes, row.fetched_bytes)
 
@@ -85,6 +95,8 @@ class Ledger:
                 self._now["served_bytes"] += sent
             case BytesFetched(_, count):
                 self._now["fetched_bytes"] += count
+            case ModelStored(name, digest):
+                self._set(name, replace(self._recorded(name), stored_digest=str(digest)))
             case ModelRemoved(name):
                 self._asked.pop(name.folded, None)
                 self._set(name, ModelUse())
@@ -94,7 +106,12 @@ class Ledger:
     def use(self, name: ModelName) -> ModelUse:
         """Return what is remembered of a model, whatever the letter case of its name. Also for other threads."""
         known, asked = self._recorded(name), self._asked.get(name.folded)
-        return replace(known, used_at=self._clock(), uses=known.uses + asked) if asked else known
+        return replace(known, used_at=self._instant(), uses=known.uses + asked) if asked else known
+
+    def used(self, name: ModelName) -> None:
+        """A client has just read a model's blobs, which is a use though none that is counted."""
+        self._latest = self._instant()
+        self._set(name, replace(self._recorded(name), used_at=self._latest))
 
     def checked_at(self, name: ModelName) -> datetime | None:
         """Return when the upstream last confirmed what the tag means."""
@@ -138,6 +155,11 @@ class Ledger:
         others = {column.name: statement.excluded[column.name] for column in table.columns if column.name != key}
         return statement.on_conflict_do_update(index_elements=[key], set_=others)
 
+    def _instant(self) -> datetime:
+        """Now, and after every use before it though the clock was set back: uses keep their order."""
+        now = self._clock()
+        return now if now >= self._latest else self._latest + _TICK
+
     def _recorded(self, name: ModelName) -> ModelUse:
         return self._uses.get(str(name.folded), ModelUse())
 
@@ -149,10 +171,11 @@ class Ledger:
     def _settle(self) -> None:
         """Move what was counted since the last time into the records; instants are right to a flush."""
         now = self._clock()
+        self._latest = self._instant()
         asked, self._asked = self._asked, Counter()
         for name, count in asked.items():
             use = self._recorded(name)
-            self._set(name, replace(use, used_at=now, uses=use.uses + count))
+            self._set(name, replace(use, used_at=self._latest, uses=use.uses + count))
         if self._now:
             day = now.date().isoformat()
             self._days[day] = self._days.get(day, Traffic()) + Traffic(**self._now)

@@ -4,7 +4,7 @@ from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, String, 
 
 metadata = MetaData()
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest migration: what these tables are."""
 
 model_uses = Table(
@@ -14,8 +14,10 @@ model_uses = Table(
     Column("checked_at", DateTime(timezone=True)),
     Column("used_at", DateTime(timezone=True)),
     Column("uses", Integer, nullable=False, server_default="0"),
+    Column("stored_digest", String(80)),
 )
-"""Per model name: when the upstream last confirmed its tag, when a client last asked for it, how often."""
+"""Per model name: when the upstream last confirmed its tag, when a client last asked for it, how often, and the
+manifest that this mirror last completed under it (an Ollama that shares the folder may have put another there)."""
 
 traffic = Table(
     "traffic",

@@ -2,21 +2,28 @@
 
 from mirror.events.bus import Events, Subscription
 from mirror.events.news import (
+    BlobDamaged,
+    BlobRepaired,
     BlobServed,
     BytesFetched,
     DigestMismatched,
     Event,
     FillEnded,
     FillStarted,
+    LeftoverRemoved,
     ManifestServed,
     ModelRemoved,
     ModelStored,
     NotKept,
+    Reason,
+    ScrubEnded,
     Served,
     UpstreamAnswered,
 )
 
 __all__ = [
+    "BlobDamaged",
+    "BlobRepaired",
     "BlobServed",
     "BytesFetched",
     "DigestMismatched",
@@ -24,10 +31,13 @@ __all__ = [
     "Events",
     "FillEnded",
     "FillStarted",
+    "LeftoverRemoved",
     "ManifestServed",
     "ModelRemoved",
     "ModelStored",
     "NotKept",
+    "Reason",
+    "ScrubEnded",
     "Served",
     "Subscription",
     "UpstreamAnswered",

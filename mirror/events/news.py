@@ -21,6 +21,25 @@ class Served(StrEnum):
     """From upstream, without being kept."""
 
 
+class Reason(StrEnum):
+    """Why something was taken out of the store."""
+
+    ASKED = "asked"
+    """Somebody asked for it."""
+    RETENTION = "retention"
+    """Nobody used it for too long."""
+    SIZE = "size"
+    """The store was over its size."""
+    FREE = "free"
+    """The disk had too little left."""
+    LOOSE = "loose"
+    """No model named it."""
+    LEFTOVER = "leftover"
+    """Nobody went on with it, or looked at it, for too long."""
+    ELSEWHERE = "elsewhere"
+    """An Ollama that shares the folder removed it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ManifestServed:
     """A manifest went to a client."""
@@ -93,10 +112,48 @@ class ModelStored:
 
 @dataclass(frozen=True, slots=True)
 class ModelRemoved:
-    """A model was taken out of the store; ``freed`` bytes of blobs went with it."""
+    """A model was taken out of the store; ``freed`` bytes of blobs went with it. ``why`` is a phrase."""
 
     name: ModelName
     freed: int
+    reason: Reason
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftoverRemoved:
+    """Something that belongs to no model was removed: ``kind`` is blob, partial, manifest or quarantine."""
+
+    kind: str
+    what: str
+    freed: int
+    reason: Reason
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlobDamaged:
+    """A blob was not what its name says; it was put aside, and ``names`` lack it now."""
+
+    digest: Digest
+    names: tuple[ModelName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRepaired:
+    """A damaged blob was fetched again and is whole."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubEnded:
+    """Every blob was hashed again: how many, their bytes, and how many of them were damaged."""
+
+    blobs: int
+    size: int
+    damaged: int
+    duration_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,5 +175,9 @@ Event = (
     | NotKept
     | ModelStored
     | ModelRemoved
+    | LeftoverRemoved
+    | BlobDamaged
+    | BlobRepaired
+    | ScrubEnded
     | UpstreamAnswered
 )

@@ -12,7 +12,8 @@ from mirror.events import Events, NotKept
 from mirror.fill.fill import Fill
 from mirror.fill.once import Once
 from mirror.fill.source import BlobOf, FillSettings
-from mirror.store import Partial, Store
+from mirror.keep import Keeper
+from mirror.store import Partial, Promise, Store
 from mirror.upstream import Address, Upstream
 from mirror.values import Digest, ModelName
 
@@ -29,6 +30,7 @@ class Fills:
     def __init__(
         self,
         store: Store,
+        keeper: Keeper,
         upstream: Upstream,
         settings: Settings,
         events: Events,
@@ -36,6 +38,7 @@ class Fills:
         threads: Executor,
     ) -> None:
         self._store = store
+        self._keeper = keeper
         self._upstream = upstream
         self._events = events
         self._group = group
@@ -89,7 +92,11 @@ class Fills:
             if size is not None:
                 self._refuse_wrong(digest, size)
                 accept(size)
-                return self._start(name, digest, size, address, 1)
+                promise = await self._promised(name, digest, size)
+                if digest not in self._running and self._store.blobs.size(digest) is None:
+                    return self._start(name, digest, size, address, promise, 1)
+                promise.close()
+                continue
             address = await self._locating.ask(digest, lambda: self._upstream.locate(name.repository, digest, None))
             size = address.size
 
@@ -105,13 +112,25 @@ class Fills:
             fill.park()
         self._share()
 
-    def _start(self, name: ModelName, digest: Digest, size: int, address: Address | None, attempt: int) -> Fill:
+    async def _promised(self, name: ModelName, digest: Digest, size: int) -> Promise:
+        """Have room set aside for a blob, and for all that its model still lacks: half a model serves nobody."""
+        try:
+            return await self._keeper.promise({**self._store.to_come(name, digest), digest: size})
+        except StoreError as error:
+            self._events.publish(NotKept(digest, str(error)))
+            raise
+
+    def _start(
+        self, name: ModelName, digest: Digest, size: int, address: Address | None, promise: Promise, attempt: int
+    ) -> Fill:
         # no await until the fill is in the table: two callers must not start one each
         if self._stopping:
+            promise.close()
             raise UpstreamUnavailable("the mirror is stopping")
         try:
-            partial = self._room_for(digest, size)
+            partial = Partial.open(self._store.layout, digest, size)
         except StoreError as error:
+            promise.close()
             self._events.publish(NotKept(digest, str(error)))
             raise
         fill = Fill(
@@ -125,23 +144,25 @@ class Fills:
             published=self._store.arrived,
         )
         self._running[digest] = fill
-        self._group.create_task(self._run(fill, name, attempt), name=f"fill {digest.short}")
+        self._group.create_task(self._run(fill, name, promise, attempt), name=f"fill {digest.short}")
         self._share()
         return fill
 
-    async def _run(self, fill: Fill, name: ModelName, attempt: int) -> None:
+    async def _run(self, fill: Fill, name: ModelName, promise: Promise, attempt: int) -> None:
         """Run it, and after wrong bytes another in its place, for a few times."""
+        again = False
         try:
             await fill.run()
+            again = isinstance(fill.error, DigestMismatch) and not self._stopping
         finally:
             del self._running[fill.digest]
             self._share()
-        if not isinstance(fill.error, DigestMismatch) or self._stopping:
-            return
-        if attempt < _MISMATCHES:
+            if not again or attempt == _MISMATCHES:
+                promise.close()
+        if again and attempt < _MISMATCHES:
             with suppress(StoreError):  # whoever asks next is told
-                self._start(name, fill.digest, fill.size, None, attempt + 1)
-        else:
+                self._start(name, fill.digest, fill.size, None, promise, attempt + 1)
+        elif isinstance(fill.error, DigestMismatch) and again:
             self._wrong[fill.digest, fill.size] = (time.monotonic() + self._wrong_s, fill.error)
 
     def _refuse_wrong(self, digest: Digest, size: int) -> None:
@@ -150,19 +171,6 @@ class Fills:
         self._wrong = {one: (until, error) for one, (until, error) in self._wrong.items() if until > now}
         if (digest, size) in self._wrong:
             raise self._wrong[digest, size][1]
-
-    def _room_for(self, digest: Digest, size: int) -> Partial:
-        """Open a partial; StoreFull where there is no room beside what the running fills will still need."""
-        promised = sum(fill.size - fill.here for fill in self.in_flight)
-        partial = Partial.open(self._store.layout, digest, size)
-        try:
-            self._store.require_room(size - partial.resumed.total + promised)
-        except StoreError:
-            if not partial.resumed.total:
-                partial.drop()
-            partial.close()
-            raise
-        return partial
 
     def _allowance(self, fill: Fill) -> int:
         """How many connections a fill may use: those with readers share, those fetched ahead get one meanwhile."""

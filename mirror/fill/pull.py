@@ -5,10 +5,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mirror.errors import BrokenStore, DigestMismatch, UpstreamMisbehaved
+from mirror.errors import BrokenStore, DigestMismatch, NotFoundUpstream, UpstreamMisbehaved
 from mirror.fill.fills import Fills
 from mirror.fill.groups import first_of
 from mirror.fill.tags import Tags
+from mirror.keep import Keeper
 from mirror.store import Store
 from mirror.values import Descriptor, Digest, Manifest, ModelName
 
@@ -30,8 +31,9 @@ class PullProgress:
 class Puller:
     """Brings models in by their names, a few blobs at once. For the event loop's thread."""
 
-    def __init__(self, store: Store, tags: Tags, fills: Fills) -> None:
+    def __init__(self, store: Store, keeper: Keeper, tags: Tags, fills: Fills) -> None:
         self._store = store
+        self._keeper = keeper
         self._tags = tags
         self._fills = fills
 
@@ -41,11 +43,31 @@ class Puller:
         ``report`` is called with progress several times a second. The bytes of a failed pull are kept.
 
         Raises:
-            UpstreamError, DigestMismatch, StoreFull: the first thing that could not be done.
+            UpstreamError, DigestMismatch, StoreFull: the first thing that could not be done. Where there is no room for
+                all of it, and none can be made, nothing is begun.
             BrokenStore: every blob came, and yet the model is not complete.
         """
         manifest = await self._tags.refresh(name)
-        blobs = await self._every_blob(name, manifest)
+        return await self._bring_in(name, await self._every_blob(name, manifest), report)
+
+    async def mend(self, name: ModelName, report: Callable[[PullProgress], None]) -> PullProgress:
+        """Fetch what a stored model lacks, without asking whether its tag means another by now. Else as ``pull``."""
+        stored = self._store.find(name)
+        manifest = self._store.read(stored) if stored else None
+        if manifest is None:
+            raise NotFoundUpstream(f"{name.short} is not in the store")
+        return await self._bring_in(name, await self._every_blob(name, manifest), report)
+
+    async def _bring_in(
+        self, name: ModelName, blobs: tuple[Descriptor, ...], report: Callable[[PullProgress], None]
+    ) -> PullProgress:
+        lacking = {blob.digest: blob.size for blob in blobs if self._store.blobs.size(blob.digest) is None}
+        with await self._keeper.promise(lacking):
+            return await self._fetch_reporting(name, blobs, report)
+
+    async def _fetch_reporting(
+        self, name: ModelName, blobs: tuple[Descriptor, ...], report: Callable[[PullProgress], None]
+    ) -> PullProgress:
         meter = _Meter(name, blobs, self._fills)
         reporting = asyncio.Event()
         try:

@@ -12,7 +12,7 @@ from mirror.fill import FillReader, Fills
 from mirror.registry.passage import Passage
 from mirror.registry.replies import VERSION, no_such_range
 from mirror.registry.sending import SENT, Sender, cut
-from mirror.store import Store
+from mirror.store import OpenBlob, Store
 from mirror.upstream import Upstream
 from mirror.values import ByteRange, Digest, ModelName
 from mirror.values.http_range import RangeNotSatisfiable, content_range, parse_range
@@ -81,7 +81,7 @@ class Blobs:
         if blob is not None:
             with blob:
                 asked = Asked.of(request, name, digest, blob.size)
-                return await _Answer(self, request, asked, Served.HIT).from_file(blob.fd)
+                return await _Answer(self, request, asked, Served.HIT).from_file(blob)
         return await self._miss(request, name, digest)
 
     async def _miss(self, request: web.Request, name: ModelName, digest: Digest) -> web.StreamResponse:
@@ -139,12 +139,18 @@ class _Answer:
         self._served = served
         self._at = self._counted = asked.span.start
 
-    async def from_file(self, fd: int) -> web.StreamResponse:
-        """Send from a proven blob."""
+    async def from_file(self, blob: OpenBlob) -> web.StreamResponse:
+        """Send from a proven blob, while it counts as one."""
+
+        def moved(count: int) -> None:
+            self._moved(count)
+            if not blob.sound:
+                raise ConnectionAbortedError(f"{blob.digest.short} is damaged")
+
         try:
             await self._response.prepare(self._request)
-            with Sender(self._request, self._moved) as sender:
-                await sender.send(fd, self._asked.span)
+            with Sender(self._request, moved) as sender:
+                await sender.send(blob.fd, self._asked.span)
             await self._response.write_eof()
         except ConnectionError:
             cut(self._request)  # the client has left

@@ -2,9 +2,9 @@
 
 import os
 import stat
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,20 +13,24 @@ from mirror.values import Digest
 
 
 class OpenBlob:
-    """A proven blob held open for reading: it stays readable when it is dropped meanwhile. Close it."""
+    """A proven blob held open for reading: it stays readable when it is dropped meanwhile. Close it.
+
+    ``sound`` turns false when its bytes were found not to be what the name says: then no more of it may go out.
+    """
 
     def __init__(self, blobs: "BlobStore", digest: Digest, fd: int, size: int) -> None:
         self._blobs = blobs
         self.digest = digest
         self.fd = fd
         self.size = size
+        self.sound = True
 
     def close(self) -> None:
         """Let go of it; more than once is harmless."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            self._blobs.let_go(self.digest)
+            self._blobs.let_go(self)
 
     def __enter__(self) -> Self:
         return self
@@ -38,17 +42,21 @@ class OpenBlob:
 class BlobStore:
     """Blobs by digest: a name in the folder means whole and proven. For the event loop's thread only.
 
-    Nothing here puts a blob in: that is for ``Partial.publish`` and, where the bytes named themselves,
-    ``Store.put_small_blob``.
+    Nothing here puts a blob in: that is for ``Partial.publish`` and, where the bytes were proven otherwise, the
+    Store. ``unlink`` takes a file away, or raises OSError.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, unlink: Callable[[Path], None] = Path.unlink) -> None:
         self._layout = layout
-        self._readers: Counter[Digest] = Counter()
+        self._unlink = unlink
+        self._readers: dict[Digest, list[OpenBlob]] = {}
         self._doomed: set[Digest] = set()
+        self._condemned: set[Digest] = set()
 
     def open(self, digest: Digest) -> OpenBlob | None:
         """Open a blob for reading; None when it is not here, or cannot be read."""
+        if digest in self._condemned:
+            return None
         try:
             fd = os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not wait
         except OSError:  # missing, a loop of links, no permission, no descriptor left: upstream has it too
@@ -57,11 +65,14 @@ class BlobStore:
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
             return None
-        self._readers[digest] += 1
-        return OpenBlob(self, digest, fd, found.st_size)
+        blob = OpenBlob(self, digest, fd, found.st_size)
+        self._readers.setdefault(digest, []).append(blob)
+        return blob
 
     def size(self, digest: Digest) -> int | None:
         """Return a blob's size in bytes; None when it is not here, or cannot be looked at."""
+        if digest in self._condemned:
+            return None
         try:
             found = os.stat(self._layout.blob(digest))
         except OSError:
@@ -80,25 +91,50 @@ class BlobStore:
         size = self.size(digest)
         if size is None:
             return 0
-        if self._readers[digest]:
+        if digest in self._readers:
             self._doomed.add(digest)
         else:
-            self._layout.blob(digest).unlink(missing_ok=True)
+            self._take_away(digest)
         return size
 
     def spare(self, digest: Digest) -> None:
         """Take back a drop that still waits for a reader, because the blob is named again."""
         self._doomed.discard(digest)
 
-    def let_go(self, digest: Digest) -> None:
+    def being_read(self, digest: Digest) -> bool:
+        """Whether somebody holds it open."""
+        return digest in self._readers
+
+    @property
+    def open_ones(self) -> set[Digest]:
+        """Those that somebody holds open."""
+        return set(self._readers)
+
+    def condemn(self, digest: Digest) -> None:
+        """The file is not what its name says: nobody may read on, and for all who ask it is not here."""
+        self._condemned.add(digest)
+        for blob in self._readers.get(digest, ()):
+            blob.sound = False
+
+    def arrived(self, digest: Digest) -> None:
+        """A proven file has the name now, whatever was there before."""
+        self._condemned.discard(digest)
+        self.spare(digest)
+
+    def let_go(self, blob: OpenBlob) -> None:
         """One reader is done; called by OpenBlob only."""
-        self._readers[digest] -= 1
-        if not self._readers[digest]:
+        digest, readers = blob.digest, self._readers[blob.digest]
+        readers.remove(blob)
+        if not readers:
             del self._readers[digest]
             if digest in self._doomed:
                 self._doomed.discard(digest)
                 with suppress(OSError):
-                    self._layout.blob(digest).unlink(missing_ok=True)
+                    self._take_away(digest)
+
+    def _take_away(self, digest: Digest) -> None:
+        with suppress(FileNotFoundError):
+            self._unlink(self._layout.blob(digest))
 
     def __iter__(self) -> Iterator[tuple[Digest, int]]:
         """Yield every blob and its size in bytes, in no order."""

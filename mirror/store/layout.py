@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirror.errors import StoreUnusable
+from mirror.faultpoints import passing
 from mirror.values import Digest, Invalid, ModelName
 
 
@@ -132,7 +133,9 @@ def write_whole(target: Path, content: bytes, temporary: Path) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        passing("write.durable")
         os.replace(temporary, target)
+        passing("write.named")
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)

@@ -1,6 +1,6 @@
 """Manifests at rest, and an index of them in memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from mirror.store.layout import Layout, write_whole
-from mirror.values import MAX_MANIFEST_BYTES, Descriptor, Digest, InvalidManifest, Manifest, ModelName
+from mirror.values import MANIFEST_TYPES, MAX_MANIFEST_BYTES, Descriptor, Digest, InvalidManifest, Manifest, ModelName
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class ManifestShelf:
         self._by_name: dict[ModelName, StoredManifest] = {}
         self._twins: list[StoredManifest] = []
         self._naming: dict[Digest, set[ModelName]] = {}
+        self._indexes: set[ModelName] = set()
         self._raw: dict[Path, Manifest] = {}
 
     def load(self) -> list[tuple[Path, str]]:
@@ -118,6 +119,19 @@ class ManifestShelf:
         for stored in (*self, *self._twins):
             yield from stored.blobs
 
+    def names(self, digest: Digest) -> bool:
+        """Say whether a manifest on disk names a blob, also one that no name finds."""
+        return digest in self._naming or any(blob.digest == digest for one in self._twins for blob in one.blobs)
+
+    def indexes(self) -> list[StoredManifest]:
+        """Return those that name manifests."""
+        return [self._by_name[name] for name in self._indexes] + [one for one in self._twins if _is_index(one)]
+
+    @property
+    def twins(self) -> tuple[StoredManifest, ...]:
+        """Those that no name finds, because another differs in letter case only."""
+        return tuple(self._twins)
+
     def __iter__(self) -> Iterator[StoredManifest]:
         return iter(tuple(self._by_name.values()))
 
@@ -126,11 +140,14 @@ class ManifestShelf:
 
     def _index(self, stored: StoredManifest) -> None:
         self._by_name[stored.name.folded] = stored
+        if _is_index(stored):
+            self._indexes.add(stored.name.folded)
         for blob in stored.blobs:
             self._naming.setdefault(blob.digest, set()).add(stored.name.folded)
 
     def _unindex(self, stored: StoredManifest) -> None:
         del self._by_name[stored.name.folded]
+        self._indexes.discard(stored.name.folded)
         for blob in stored.blobs:
             names = self._naming[blob.digest]
             names.discard(stored.name.folded)
@@ -149,15 +166,14 @@ class ManifestShelf:
         self._raw[path] = manifest
 
 
-def named(shelves: Iterable[ManifestShelf]) -> set[Digest]:
-    """Return every digest that a manifest on these shelves names."""
-    return {blob.digest for shelf in shelves for blob in shelf.blobs()}
-
-
 def read_manifest(path: Path) -> Manifest:
     """Read a file as a manifest, not more of it than a manifest can have. Raises OSError, InvalidManifest."""
     with path.open("rb") as file:
         return Manifest.parse(file.read(MAX_MANIFEST_BYTES + 1))
+
+
+def _is_index(stored: StoredManifest) -> bool:
+    return any(blob.media_type in MANIFEST_TYPES for blob in stored.blobs)
 
 
 def _described(name: ModelName, manifest: Manifest, path: Path) -> StoredManifest:

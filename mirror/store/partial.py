@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from mirror.errors import BrokenStore, DigestMismatch, StoreFull
+from mirror.faultpoints import passing
 from mirror.store.layout import Layout, sync_folder
 from mirror.values import ByteRange, Digest, RangeSet
 
@@ -122,9 +123,13 @@ class Partial:
         self.prove()
         try:
             os.fsync(self.fd)
+            passing("publish.durable")
             self._only_read()
+            passing("publish.read_only")
             os.replace(self._layout.partial(self.digest), self._layout.blob(self.digest))
+            passing("publish.named")
             sync_folder(self._layout.blobs)
+            passing("publish.done")
         except OSError as error:
             raise full(error) from error
         with suppress(OSError):
@@ -160,16 +165,6 @@ def _recorded(layout: Layout, digest: Digest, size: int) -> RangeSet:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     return RangeSet()
-
-
-def require_room(layout: Layout, size: int) -> None:
-    """Raise StoreFull unless the store's file system has room for ``size`` more bytes."""
-    try:
-        room = os.statvfs(layout.partials)
-    except OSError as error:
-        raise full(error) from error
-    if room.f_bavail * room.f_frsize < size:
-        raise StoreFull(f"no room for {size} bytes on the store's file system")
 
 
 def tidy(layout: Layout) -> None:

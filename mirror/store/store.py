@@ -3,22 +3,28 @@
 import asyncio
 import os
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from shutil import rmtree
 from typing import Self
 from uuid import uuid4
 
 from mirror.errors import StoreFull, StoreUnusable
-from mirror.events import Events, ModelRemoved, ModelStored
+from mirror.events import BlobDamaged, Events, ModelRemoved, ModelStored, Reason
+from mirror.faultpoints import passing
 from mirror.store.blobs import BlobStore, OpenBlob
-from mirror.store.layout import Layout, write_whole
+from mirror.store.layout import Layout, sync_folder, write_whole
 from mirror.store.lock import StoreLock
-from mirror.store.manifests import ManifestShelf, StoredManifest, named
-from mirror.store.partial import full, require_room, tidy
+from mirror.store.manifests import ManifestShelf, StoredManifest
+from mirror.store.partial import full
+from mirror.store.recovery import put_aside, recover
+from mirror.store.room import Room
 from mirror.threads import in_thread
-from mirror.values import MAX_MANIFEST_BYTES, Digest, InvalidManifest, Manifest, ModelName
+from mirror.values import MANIFEST_TYPES, MAX_MANIFEST_BYTES, Descriptor, Digest, InvalidManifest, Manifest, ModelName
+
+_MOST_BLOBS = 100_000
+"""Of one index; indexes of indexes have no natural end."""
 
 
 class Store:
@@ -32,7 +38,8 @@ class Store:
     def __init__(self, layout: Layout, events: Events, lock: StoreLock) -> None:
         self.layout = layout
         self.lock = lock
-        self.blobs = BlobStore(layout)
+        self.blobs = BlobStore(layout, self._unlink)
+        self.room = Room(layout)
         self.complete = ManifestShelf(layout, layout.manifests)
         self.staged = ManifestShelf(layout, layout.staged)
         self.problems: list[str] = []
@@ -119,7 +126,7 @@ class Store:
             return blob
         blob.close()
         with suppress(OSError):
-            self.layout.blob(digest).rename(self.layout.quarantine / digest.filename)
+            self._put_aside(digest)
         return None
 
     async def put_manifest(self, name: ModelName, manifest: Manifest) -> None:
@@ -142,25 +149,54 @@ class Store:
         """Keep ``content`` as a blob, as is done with the manifests an index names. Raises StoreFull."""
         digest = Digest.of(content)
         async with self._changes:
-            if self.blobs.size(digest) is None:
+            new = self.blobs.size(digest) is None
+            if new:
                 await self._put_small(digest, content)
-        await self.arrived(digest)
+        if new:
+            await self.arrived(digest)
         return digest
 
     async def arrived(self, digest: Digest) -> None:
         """A blob was published: models that waited only for it are complete now."""
-        self.blobs.spare(digest)
+        self._note_arrived(digest)
         async with self._changes:
-            for stored in self.staged.naming(digest):
-                lacking = self._lacking.get(stored.digest)
-                if lacking is not None:
-                    lacking.discard(digest)
-                if not lacking:
-                    with suppress(StoreFull):
-                        await self._promote(stored.name)
+            await self._promote_waiting(digest)
 
-    async def remove(self, name: ModelName) -> int | None:
+    async def adopt(self, blobs: Mapping[Digest, Path], models: Sequence[tuple[ModelName, Manifest]]) -> None:
+        """Take in whole models: ``blobs`` are proven, durable files on the store's file system, which are renamed.
+
+        Raises:
+            StoreFull: the tree cannot be written; blobs that got their names stay, as nothing is wrong with them.
+        """
+
+        def publish() -> None:
+            for digest, path in blobs.items():
+                os.replace(path, self.layout.blob(digest))
+                passing("adopt.named")
+            sync_folder(self.layout.blobs)
+            passing("adopt.durable")
+
+        async with self._changes:
+            try:
+                await in_thread(self._thread, publish)
+            except OSError as error:
+                raise full(error) from error
+            finally:
+                for digest, path in blobs.items():
+                    if not path.exists():
+                        self._note_arrived(digest)
+            for digest in blobs:
+                await self._promote_waiting(digest)
+        for name, manifest in models:
+            await self.put_manifest(name, manifest)
+            passing("adopt.model")
+
+    async def remove(
+        self, name: ModelName, reason: Reason = Reason.ASKED, why: str = "somebody asked for it"
+    ) -> int | None:
         """Take a model out, and the blobs nothing else names; return the bytes freed, None if it is not here.
+
+        Unfinished blobs that only it named go with it, but not while they are being filled.
 
         Raises:
             StoreFull: the tree cannot be written.
@@ -168,16 +204,106 @@ class Store:
         async with self._changes:
             try:
                 gone = [shelf.remove(name) for shelf in (self.complete, self.staged)]
+                passing("remove.unnamed")
                 found = [stored for stored in gone if stored is not None]
                 if not found:
                     return None
-                still = named((self.complete, self.staged))
-                loose = {blob.digest for stored in found for blob in stored.blobs} - still
-                freed = sum(self.blobs.drop(digest) for digest in loose)
+                for stored in found:
+                    self._lacking.pop(stored.digest, None)
+                freed = self._drop(self.unnamed(blob.digest for stored in found for blob in self.expanded(stored)))
             except OSError as error:
                 raise full(error) from error
-        self._events.publish(ModelRemoved(found[0].name, freed))
+        self._events.publish(ModelRemoved(found[0].name, freed, reason, why))
         return freed
+
+    async def drop_loose(self, digests: Iterable[Digest]) -> dict[Digest, int]:
+        """Drop blobs and unfinished blobs that no manifest names and nobody fills; return the bytes freed of each.
+
+        Raises:
+            StoreFull: the tree cannot be written.
+        """
+        async with self._changes:
+            try:
+                return {digest: freed for digest in sorted(self.unnamed(digests)) if (freed := self._drop({digest}))}
+            except OSError as error:
+                raise full(error) from error
+
+    async def drop_leftover(self, digest: Digest) -> int:
+        """Drop an unfinished blob, whoever names it, unless it is being filled; return the bytes freed."""
+        async with self._changes:
+            try:
+                return self._drop_partials({digest})
+            except OSError as error:
+                raise full(error) from error
+
+    async def unstage(self, name: ModelName) -> bool:
+        """Forget a manifest that waits for its blobs; a complete model of that name stays. Raises StoreFull."""
+        async with self._changes:
+            stored = self.staged.find(name)
+            if stored is not None:
+                self._lacking.pop(stored.digest, None)
+                self._unstage(name)
+        return stored is not None
+
+    async def drop_aside(self, name: str) -> bool:
+        """Remove one file that was put aside as no blob; False when it has gone. Raises StoreFull."""
+        try:
+            await in_thread(self._thread, (self.layout.quarantine / name).unlink)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise full(error) from error
+        return True
+
+    async def condemn(self, digest: Digest) -> list[ModelName]:
+        """A blob is not what its name says: put it aside, cut off who reads it, stage the models that name it.
+
+        Raises:
+            StoreFull: the tree cannot be written; nobody is served the blob all the same.
+        """
+        self.blobs.condemn(digest)
+        async with self._changes:
+            damaged = self.complete.naming(digest)
+            try:
+                self._put_aside(digest)
+                passing("condemn.aside")
+                for stored in damaged:
+                    await self._stage_again(stored)
+            except OSError as error:
+                raise full(error) from error
+            finally:
+                names = tuple(stored.name for stored in damaged)
+                self._events.publish(BlobDamaged(digest, names))
+        return list(names)
+
+    async def swept(self) -> None:
+        """Wait until what was removed is off the disk."""
+        await in_thread(self._thread, lambda: None)
+
+    def unnamed(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Return those of ``digests`` that no manifest here names, nor one that an index names."""
+        indexed = {blob.digest for stored in self._indexes() for blob in self.expanded(stored)}
+        return {one for one in digests if one not in indexed and not self._named(one)}
+
+    def expanded(self, stored: StoredManifest) -> list[Descriptor]:
+        """Return every blob of a model: those its manifest names and, for an index, those its manifests name."""
+        found = list(stored.blobs)
+        for blob in found:  # it grows meanwhile, by what its own entries name
+            if blob.media_type in MANIFEST_TYPES and len(found) < _MOST_BLOBS:
+                raw = self.blobs.read(blob.digest, MAX_MANIFEST_BYTES)
+                with suppress(InvalidManifest):
+                    found += Manifest.parse(raw).blobs if raw else ()
+        return found
+
+    def to_come(self, name: ModelName, digest: Digest) -> dict[Digest, int]:
+        """Return what is still to come, with sizes in bytes, of ``name``'s models that wait for this blob too."""
+        repository = name.with_tag("latest").folded
+        coming: dict[Digest, int] = {}
+        for stored in self.staged.naming(digest):
+            if stored.name.with_tag("latest").folded == repository:
+                lacking = self._lacking.get(stored.digest)
+                coming |= {blob.digest: blob.size for blob in stored.blobs if lacking is None or blob.digest in lacking}
+        return coming
 
     def problem(self) -> str | None:
         """Say why the store cannot be written now, in a phrase; None when it can. Looks at the disk."""
@@ -192,13 +318,13 @@ class Store:
             return f"{self.layout.root} cannot be written: {error.strerror}"
         return None
 
-    def require_room(self, size: int) -> None:
-        """Raise StoreFull unless the file system has room for ``size`` more bytes."""
-        require_room(self.layout, size)
-
     def missing(self, stored: StoredManifest) -> list[Digest]:
         """Return the blobs a manifest names that are not here with the size it says."""
         return [blob.digest for blob in stored.blobs if self.blobs.size(blob.digest) != blob.size]
+
+    def damaged(self, stored: StoredManifest) -> bool:
+        """Say whether it lacks a blob because what was there turned out to be none. Looks at the disk."""
+        return any((self.layout.quarantine / digest.filename).exists() for digest in self.missing(stored))
 
     async def _write(self, shelf: ManifestShelf, name: ModelName, manifest: Manifest) -> None:
         written = False
@@ -248,44 +374,70 @@ class Store:
         except OSError as error:
             raise full(error) from error
 
-    def _recover(self) -> None:
-        """Make the tree keep its promises again: what is not whole leaves the complete models.
+    def _named(self, digest: Digest) -> bool:
+        return self.complete.names(digest) or self.staged.names(digest)
 
-        A full disk stops only the moves: a model that could not be staged is fetched again when asked for.
-        """
-        rmtree(self.layout.temporary, ignore_errors=True)
-        self.layout.temporary.mkdir(exist_ok=True)
-        tidy(self.layout)
-        for shelf in (self.complete, self.staged):
-            self.problems += [f"{path} {problem}" for path, problem in shelf.load()]
-        for stored in self.complete:
-            if self.missing(stored):
-                self._demote(stored)
-        for stored in self.staged:
-            manifest = self.staged.read(stored)
-            if manifest is not None and not self.missing(stored):
-                with suppress(OSError):
-                    self.complete.write(stored.name, manifest)
-                    self.complete.note(stored.name, manifest)
-                    self.staged.remove(stored.name)
+    def _indexes(self) -> list[StoredManifest]:
+        return [*self.complete.indexes(), *self.staged.indexes()]
 
-    def _demote(self, stored: StoredManifest) -> None:
-        """A complete model lacks a blob: stage it again, and put aside what has a blob's name and is none.
+    def _note_arrived(self, digest: Digest) -> None:
+        self.blobs.arrived(digest)
+        self.room.arrived(digest, self.blobs.size(digest) or 0)
 
-        A blob that another manifest names with the size it has is one: then this manifest is wrong.
-        """
+    async def _promote_waiting(self, digest: Digest) -> None:
+        for stored in self.staged.naming(digest):
+            lacking = self._lacking.get(stored.digest)
+            if lacking is not None:
+                lacking.discard(digest)
+            if not lacking:
+                with suppress(StoreFull):
+                    await self._promote(stored.name)
+
+    async def _stage_again(self, stored: StoredManifest) -> None:
+        """A complete model lacks a blob now: what is known of it waits for that."""
         manifest = self.complete.read(stored)
-        lacking = self.missing(stored)
         if manifest is not None and self.staged.find(stored.name) is None:
-            with suppress(OSError):
-                self.staged.write(stored.name, manifest)
-                self.staged.note(stored.name, manifest)
+            await self._write(self.staged, stored.name, manifest)
         self.complete.remove(stored.name)
-        sizes = {(blob.digest, blob.size) for shelf in (self.complete, self.staged) for blob in shelf.blobs()}
-        for digest in lacking:
-            if (digest, self.blobs.size(digest)) not in sizes:
+
+    def _drop(self, digests: set[Digest]) -> int:
+        """Drop what is here of blobs that nothing names, proven or not; return the bytes. Raises OSError."""
+        freed = sum(self.blobs.drop(digest) for digest in digests)
+        passing("drop.blobs")
+        return freed + self._drop_partials(digests)
+
+    def _drop_partials(self, digests: set[Digest]) -> int:
+        partials = self.room.partials()
+        unwanted = {digest for digest in digests & partials.keys() if not self.room.promised(digest)}
+        for digest in unwanted:
+            for path in (self.layout.record(digest), self.layout.partial(digest)):
                 with suppress(FileNotFoundError):
-                    self.layout.blob(digest).rename(self.layout.quarantine / digest.filename)
-        self.problems.append(
-            f"{stored.name.short} lacks {len(lacking)} of its blobs; it is fetched again when asked for"
-        )
+                    self._move_to_trash(path)
+        return sum(partials[digest] for digest in unwanted)
+
+    def _put_aside(self, digest: Digest) -> None:
+        size = put_aside(self.layout, digest)
+        self.room.proven -= size
+
+    def _unlink(self, path: Path) -> None:
+        """Take a blob away. Raises OSError."""
+        size = path.stat().st_size
+        self._move_to_trash(path)
+        self.room.proven -= size
+
+    def _move_to_trash(self, path: Path) -> None:
+        """Take a file's name at once, and its bytes in a thread: of a large file that takes a while."""
+        aside = self.layout.temporary / uuid4().hex
+        os.replace(path, aside)
+        passing("drop.renamed")
+        with suppress(RuntimeError):  # the store is closed: the next start finds it among what is temporary
+            self._thread.submit(_unlink, aside)
+
+    def _recover(self) -> None:
+        self.problems += recover(self.layout, self.complete, self.staged, self.missing)
+        self.room.proven = sum(size for _, size in self.blobs)
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()

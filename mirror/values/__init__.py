@@ -4,9 +4,17 @@ This room imports nothing of ours, does no I/O and looks at no clock.
 """
 
 from mirror.values.digest import Digest
-from mirror.values.invalid import Invalid, InvalidDigest, InvalidManifest, InvalidModelName, InvalidRange
+from mirror.values.invalid import (
+    Invalid,
+    InvalidDigest,
+    InvalidManifest,
+    InvalidModelName,
+    InvalidPattern,
+    InvalidRange,
+)
 from mirror.values.manifest import MANIFEST_TYPES, MAX_MANIFEST_BYTES, Descriptor, Manifest
 from mirror.values.name import DEFAULT_HOST, ModelName
+from mirror.values.pattern import NamePattern
 from mirror.values.ranges import ByteRange, RangeSet
 
 __all__ = [
@@ -20,8 +28,10 @@ __all__ = [
     "InvalidDigest",
     "InvalidManifest",
     "InvalidModelName",
+    "InvalidPattern",
     "InvalidRange",
     "Manifest",
     "ModelName",
+    "NamePattern",
     "RangeSet",
 ]

@@ -16,6 +16,9 @@ class Digest:
 
     hex: str
 
+    def __hash__(self) -> int:  # a text remembers its own; stores have a hundred thousand of these in sets
+        return hash(self.hex)
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read ``sha256:HEX`` or, as Ollama also accepts, ``sha256-HEX``; letter case does not matter.

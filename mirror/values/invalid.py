@@ -39,3 +39,9 @@ class InvalidRange(Invalid):
     """A Range or Content-Range header that cannot be understood."""
 
     kind = "range"
+
+
+class InvalidPattern(Invalid):
+    """A pattern that no model's name can match."""
+
+    kind = "pattern"
