@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from mirror.config import Settings
 from mirror.db import Ledger, open_database
 from mirror.events import Events
-from mirror.fill import Fills, Puller, Tags, Unknown
-from mirror.keep import Keeper
+from mirror.fill import Fills, Puller, Repairer, Tags, Unknown
+from mirror.keep import Keeper, Scrub
 from mirror.store import Pins, Store
 from mirror.upstream import Upstream
 from mirror.values import NamePattern
@@ -28,10 +28,12 @@ class Parts:
     store: Store
     ledger: Ledger
     keeper: Keeper
+    scrub: Scrub
     upstream: Upstream
     fills: Fills
     tags: Tags
     puller: Puller
+    repairer: Repairer
 
 
 @asynccontextmanager
@@ -63,12 +65,32 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         closing = asyncio.Event()
         group.create_task(_flush_now_and_then(ledger, closing), name="ledger")
         stack.callback(closing.set)
-        group.create_task(keeper.run(closing), name="keeper")
         fills = Fills(store, keeper, upstream, settings, events, group, threads)
         stack.callback(fills.park)
         tags = Tags(store, upstream, settings, ledger, unknown)
         puller = Puller(store, keeper, tags, fills)
-        yield Parts(settings, events, store, ledger, keeper, upstream, fills, tags, puller)
+        scrub, repairer = (
+            Scrub(store, settings.cache, events),
+            Repairer(store, puller, events, settings.cache.cleanup_interval),
+        )
+        yield Parts(settings, events, store, ledger, keeper, scrub, upstream, fills, tags, puller, repairer)
+
+
+@asynccontextmanager
+async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
+    """While the context lasts, keep the store within its limits, scrub it, and repair what is damaged."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(parts.keeper.run(), name="keeper"),
+            group.create_task(parts.scrub.run(), name="scrub"),
+        ]
+        if not parts.settings.offline:
+            tasks.append(group.create_task(parts.repairer.run(), name="repairer"))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 def _pins(store: Store, settings: Settings) -> Pins:

@@ -15,12 +15,12 @@ from aiohttp import web
 
 from mirror.app.access_log import access_log, wanted
 from mirror.app.news_log import LOGGED, log_news
-from mirror.app.parts import Parts, opened_parts
+from mirror.app.parts import Parts, kept_in_order, opened_parts
 from mirror.config import Settings, not_yet
 from mirror.errors import SettingsError
 from mirror.proxy import ApiFace
 from mirror.registry import RegistryFace
-from mirror.web import AdminFace, Metrics, StatusFace
+from mirror.web import AdminFace, Metrics, StatusFace, StoreFace
 from mirror.web.problems import Doorkeeper
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
     """Serve while the context lasts. On the way out: listen no more, let replies finish, park fills, close."""
     for key in not_yet(settings):
         log.warning("setting without effect in this version", key=key)
-    async with opened_parts(settings, holder="mirror serve") as parts:
+    async with opened_parts(settings, holder="mirror serve") as parts, kept_in_order(parts):
         parts.events.tap(log_news, *LOGGED)
         for problem in parts.store.problems:
             log.warning("store", problem=problem)
@@ -91,8 +91,9 @@ def application(parts: Parts) -> web.Application:
     doorkeeper = Doorkeeper(key.get_secret_value() if key else None)
     faces = (
         RegistryFace(parts.store, parts.fills, parts.tags, parts.upstream, parts.events, offline=settings.offline),
-        StatusFace(settings, parts.store, parts.fills, parts.ledger, parts.upstream, metrics),
-        AdminFace(parts.store, parts.ledger, parts.puller, doorkeeper, settings.upstream.host),
+        StatusFace(settings, parts.store, parts.keeper.pins, parts.fills, parts.ledger, parts.upstream, metrics),
+        AdminFace(parts.store, parts.ledger, parts.keeper.pins, parts.puller, doorkeeper, settings.upstream.host),
+        StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, doorkeeper, settings.upstream.host),
     )
     for face in faces:
         app.add_routes(face.routes())

@@ -6,6 +6,7 @@ from mirror import __version__
 from mirror.cli.completion import completion
 from mirror.cli.config import config
 from mirror.cli.demo import demo
+from mirror.cli.keeping import gc, pin, repair, scrub, unpin, usage
 from mirror.cli.models import list_models, prefetch, remove, show, verify
 from mirror.cli.serve import serve
 
@@ -20,7 +21,8 @@ Serve it, and pull through it from any machine:
 Fetch ahead, look, tidy:
   mirror prefetch llama3.2 qwen3:8b
   mirror list
-  mirror rm qwen3:8b
+  mirror pin 'llama3.2:*'
+  mirror gc --dry-run
 
 Commands find a running mirror by --server, OLLAMA_MIRROR_SERVER or the store they are given, and work on the
 store themselves when none runs.
@@ -36,5 +38,9 @@ def main() -> None:
     """Hold the commands together."""
 
 
-for command in (serve, prefetch, list_models, show, remove, verify, config, demo, completion):
+for command in (
+    *(serve, prefetch, list_models, show, remove),
+    *(usage, gc, pin, unpin, scrub, repair, verify),
+    *(config, demo, completion),
+):
     main.add_command(command)

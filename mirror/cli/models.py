@@ -2,49 +2,23 @@
 
 import asyncio
 import json
-import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 from rich.progress import Progress
 
-from mirror.cli.options import config_option, ending_well, fail, json_option, loaded, run, server_option, store_option
+from mirror.cli.options import Where, dry_run_option, fail, on_a_mirror, run, yes_option
 from mirror.cli.reach import Reached, reached
 from mirror.cli.text import ago, columns, ending_lines, plain, progress_bars, size
-from mirror.config import Settings, server_url
 from mirror.errors import MirrorError
 from mirror.values import ModelName
-
-Command = Callable[..., None]
-
-
-def _where(command: Command) -> Command:
-    """Give a command the options that say which mirror it works on."""
-    for option in (json_option, server_option, store_option, config_option):
-        command = option(command)
-    return command
-
-
-def _settled(config_file: Path | None, store: Path | None, server: str | None) -> tuple[Settings, str | None]:
-    """The settings, and the server to ask if one is named; --store says that this machine's store is meant."""
-    settings = loaded(config_file, {"cache.directory": store and str(store)}).settings
-    return settings, server or (None if store else server_url(os.environ))
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@_where
-@ending_well
-def prefetch(
-    names: tuple[str, ...],
-    config_file: Path | None,
-    store: Path | None,
-    server: str | None,
-    as_json: bool,
-) -> None:
+@on_a_mirror
+def prefetch(where: Where, names: tuple[str, ...]) -> None:
     """Fetch models into the store before anybody asks for them.
 
     \b
@@ -56,13 +30,14 @@ def prefetch(
     A running mirror does it where there is one. Interrupted, it goes on from the same byte next time. With --json
     each step is an object on a line; the last one of a model has the status success or error.
     """
-    settings, server = _settled(config_file, store, server)
     for name in names:
-        ModelName.parse(name, host=settings.upstream.host)
+        ModelName.parse(name, host=where.settings.upstream.host)
 
     async def work() -> list[str]:
-        async with reached(settings, server, "prefetch", create=True) as mirror:
-            return await _prefetch(mirror, names, settings.upstream.max_concurrent_downloads, as_json=as_json)
+        async with reached(where.settings, where.server, "prefetch", create=True) as mirror:
+            return await _prefetch(
+                mirror, names, where.settings.upstream.max_concurrent_downloads, as_json=where.as_json
+            )
 
     failed = run(work())
     if failed:
@@ -106,9 +81,8 @@ async def _prefetch_one(mirror: Reached, name: str, bars: Progress, *, as_json: 
 
 
 @click.command("list")
-@_where
-@ending_well
-def list_models(config_file: Path | None, store: Path | None, server: str | None, as_json: bool) -> None:
+@on_a_mirror
+def list_models(where: Where) -> None:
     """List the models in the store, the newest first.
 
     \b
@@ -116,51 +90,55 @@ def list_models(config_file: Path | None, store: Path | None, server: str | None
       mirror list
       mirror list --json | jq '.[].name'
     """
-    settings, server = _settled(config_file, store, server)
 
     async def work() -> list[dict[str, Any]]:
-        async with reached(settings, server, "list", create=False) as mirror:
+        async with reached(where.settings, where.server, "list", create=False) as mirror:
             return await mirror.models()
 
     models = run(work())
-    if as_json:
+    if where.as_json:
         plain(json.dumps(models, indent=2))
         return
     columns(
-        ("NAME", "ID", "SIZE", "STORED", "LAST USED", "USES"),
+        ("NAME", "ID", "SIZE", "STORED", "LAST USED", "USES", ""),
         [
             (
                 one["name"],
                 one["digest"].removeprefix("sha256:")[:12],
                 size(one["size"]),
-                ago(one["stored_at"]) if one["complete"] else f"{100 * one['stored'] // max(1, one['size'])} % so far",
+                _state(one),
                 ago(one["used_at"]),
                 str(one["uses"]),
+                "pinned" if one["pinned"] else "",
             )
             for one in models
         ],
     )
 
 
+def _state(view: dict[str, Any]) -> str:
+    if view["complete"]:
+        return ago(view["stored_at"])
+    return "damaged" if view["damaged"] else f"{100 * view['stored'] // max(1, view['size'])} % so far"
+
+
 @click.command()
 @click.argument("name")
-@_where
-@ending_well
-def show(name: str, config_file: Path | None, store: Path | None, server: str | None, as_json: bool) -> None:
+@on_a_mirror
+def show(where: Where, name: str) -> None:
     """Show one model: what it is, when it was used, and its blobs.
 
     \b
     Example:
       mirror show llama3.2
     """
-    settings, server = _settled(config_file, store, server)
 
     async def work() -> dict[str, Any]:
-        async with reached(settings, server, "show", create=False) as mirror:
+        async with reached(where.settings, where.server, "show", create=False) as mirror:
             return await mirror.model(name)
 
     view = run(work())
-    if as_json:
+    if where.as_json:
         plain(json.dumps(view, indent=2))
         return
     facts = {
@@ -187,38 +165,49 @@ def show(name: str, config_file: Path | None, store: Path | None, server: str | 
 
 
 @click.command("rm")
-@click.argument("name")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@_where
-@ending_well
-def remove(
-    name: str, yes: bool, config_file: Path | None, store: Path | None, server: str | None, as_json: bool
-) -> None:
+@click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every model that is not pinned or in use.")
+@yes_option
+@dry_run_option
+@on_a_mirror
+def remove(where: Where, name: str | None, everything: bool, yes: bool, dry_run: bool) -> None:
     """Take a model out of the store, and every blob that no other model names.
 
     Whoever reads it now goes on reading. Asks first when run in a terminal.
 
     \b
-    Example:
+    Examples:
+      mirror rm llama3.2 --dry-run
       mirror rm llama3.2 --yes
+      mirror rm --all
     """
-    settings, server = _settled(config_file, store, server)
-    ModelName.parse(name, host=settings.upstream.host)
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Remove {name} from the store?", abort=True)
+    if (name is None) is not everything:
+        raise click.UsageError("Give a model's name, or --all.")
+    if name is not None:
+        ModelName.parse(name, host=where.settings.upstream.host)
+    if not yes and not dry_run and sys.stdin.isatty():
+        what = name or "every model that is not pinned or in use"
+        click.confirm(f"Remove {what} from the store?", abort=True)
 
     async def work() -> dict[str, Any]:
-        async with reached(settings, server, "rm", create=False) as mirror:
-            return await mirror.remove(name)
+        async with reached(where.settings, where.server, "rm", create=False) as mirror:
+            if name is None:
+                return await mirror.clear(dry_run=dry_run)
+            return await mirror.remove(name, dry_run=dry_run)
 
     gone = run(work())
-    plain(json.dumps(gone) if as_json else f"{gone['name']} removed, {size(gone['freed'])} freed")
+    if "error" in gone:
+        fail(gone["error"], 1)
+    if where.as_json:
+        plain(json.dumps(gone))
+        return
+    what = gone.get("name") or f"{gone['removed']} things"
+    plain(f"{what} would go, {size(gone['freed'])}" if dry_run else f"{what} removed, {size(gone['freed'])} freed")
 
 
 @click.command()
-@_where
-@ending_well
-def verify(config_file: Path | None, store: Path | None, server: str | None, as_json: bool) -> None:
+@on_a_mirror
+def verify(where: Where) -> None:
     """Hash every blob, follow every manifest, and say what is not as promised. Changes nothing.
 
     Exit code 1 when there is a problem. With --json each problem is an object on a line, the last line their number.
@@ -227,11 +216,10 @@ def verify(config_file: Path | None, store: Path | None, server: str | None, as_
     Example:
       mirror verify --store /srv/models
     """
-    settings, server = _settled(config_file, store, server)
 
     async def work() -> int:
-        async with reached(settings, server, "verify", create=False) as mirror:
-            return await _verify(mirror, as_json=as_json)
+        async with reached(where.settings, where.server, "verify", create=False) as mirror:
+            return await _verify(mirror, as_json=where.as_json)
 
     problems = run(work())
     if problems:

@@ -4,13 +4,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from functools import wraps
+from dataclasses import dataclass
+from functools import update_wrapper, wraps
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
-from mirror.config import Loaded, find_file, load
+from mirror.config import Loaded, Settings, find_file, load, server_url
 from mirror.errors import MirrorError, SettingsError, StoreBusy, StoreUnusable
 from mirror.values import Invalid
 
@@ -28,6 +29,32 @@ server_option = click.option(
     "--server", metavar="URL", help="A running mirror, such as http://mirror:11434 [env: OLLAMA_MIRROR_SERVER]."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which mirror a command works on, and how it answers: the settings, the server to ask if one is named."""
+
+    settings: Settings
+    server: str | None
+    as_json: bool
+
+
+def on_a_mirror(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the options that say which mirror it works on; it gets them as a Where, first of all."""
+
+    def run(config_file: Path | None, store: Path | None, server: str | None, as_json: bool, **others: Any) -> T:
+        settings = loaded(config_file, {"cache.directory": store and str(store)}).settings
+        # --store says that this machine's store is meant
+        named = server or (None if store else server_url(os.environ))
+        return command(Where(settings, named, as_json), **others)
+
+    wrapped: Callable[..., T] = ending_well(update_wrapper(run, command))
+    for option in (json_option, server_option, store_option, config_option):
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def loaded(config_file: Path | None, flags: dict[str, object]) -> Loaded:

@@ -5,16 +5,10 @@ Rooms are imported where they are needed: a command that only asks a running mir
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from mirror.config import LogLevel, Settings, server_url
-from mirror.errors import ServerError
 from mirror.store import holder
-from mirror.values import ModelName
-
-if TYPE_CHECKING:
-    from mirror.app import Parts
 
 Steps = AsyncIterator[dict[str, Any]]
 
@@ -28,8 +22,8 @@ class Reached(Protocol):
     async def model(self, name: str) -> dict[str, Any]:
         """Show one model."""
 
-    async def remove(self, name: str) -> dict[str, Any]:
-        """Take a model out of the store."""
+    async def remove(self, name: str, *, dry_run: bool = False) -> dict[str, Any]:
+        """Take a model out of the store, or say what that would free."""
 
     def pull(self, name: str) -> AbstractAsyncContextManager[Steps]:
         """Fetch a model; yields steps of progress."""
@@ -37,51 +31,29 @@ class Reached(Protocol):
     def verify(self) -> AbstractAsyncContextManager[Steps]:
         """Check the store; yields steps of progress and problems."""
 
+    async def usage(self) -> dict[str, Any]:
+        """Say what the store takes, of what it may."""
 
-@dataclass(frozen=True, slots=True)
-class Local:
-    """The store of this machine, held by this command."""
+    def gc(self, *, dry_run: bool) -> AbstractAsyncContextManager[Steps]:
+        """Tidy up; yields what goes, and at the end what it comes to."""
 
-    parts: "Parts"
+    async def clear(self, *, dry_run: bool) -> dict[str, Any]:
+        """Remove everything that is not pinned or in use."""
 
-    async def models(self) -> list[dict[str, Any]]:
-        """List the models in the store."""
-        from mirror.web.views import models_view
+    def scrub(self, rate: int | None, *, repair: bool) -> AbstractAsyncContextManager[Steps]:
+        """Hash every blob again, at most ``rate`` bytes per second; yields progress and what is damaged."""
 
-        return await models_view(self.parts.store, self.parts.ledger)
+    def repair(self) -> AbstractAsyncContextManager[Steps]:
+        """Fetch again what damaged models lack; yields progress and how each ended."""
 
-    async def model(self, name: str) -> dict[str, Any]:
-        """Show one model."""
-        from mirror.web.views import model_details
+    async def pins(self) -> dict[str, Any]:
+        """List the patterns that pin models."""
 
-        parsed = self._name(name)
-        view = await model_details(parsed, self.parts.store, self.parts.ledger)
-        if view is None:
-            raise ServerError(f"{parsed.short} is not in the store", 404)
-        return view
+    async def pin(self, pattern: str) -> dict[str, Any]:
+        """Pin the models that a pattern matches."""
 
-    async def remove(self, name: str) -> dict[str, Any]:
-        """Take a model out of the store."""
-        parsed = self._name(name)
-        freed = await self.parts.store.remove(parsed)
-        if freed is None:
-            raise ServerError(f"{parsed.short} is not in the store", 404)
-        return {"name": parsed.short, "freed": freed}
-
-    def pull(self, name: str) -> AbstractAsyncContextManager[Steps]:
-        """Fetch a model; yields steps of progress."""
-        from mirror.web.admin import pull_steps
-
-        return pull_steps(self.parts.puller, self._name(name))
-
-    def verify(self) -> AbstractAsyncContextManager[Steps]:
-        """Check the store; yields steps of progress and problems."""
-        from mirror.web.admin import verify_steps
-
-        return verify_steps(self.parts.store)
-
-    def _name(self, text: str) -> ModelName:
-        return ModelName.parse(text, host=self.parts.settings.upstream.host)
+    async def unpin(self, pattern: str) -> dict[str, Any]:
+        """Take back a pin."""
 
 
 def _checked(server: str) -> str:
@@ -111,6 +83,7 @@ async def reached(settings: Settings, server: str | None, command: str, *, creat
         return
     from mirror.app import opened_parts
     from mirror.app.logs import set_up_logs
+    from mirror.cli.local import Local
 
     set_up_logs(settings.logging.model_copy(update={"level": LogLevel.WARNING, "file": None}))
     async with opened_parts(settings, holder=f"mirror {command}", create=create) as parts:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
 
 import aiohttp
@@ -11,6 +11,8 @@ from yarl import URL
 from mirror.errors import ServerError
 
 _SMALL_S = 30.0
+
+Steps = AsyncIterator[dict[str, Any]]
 
 
 class AdminClient:
@@ -39,32 +41,68 @@ class AdminClient:
         """Show one model."""
         return await self._call("GET", "models", name)
 
-    async def remove(self, name: str) -> dict[str, Any]:
-        """Take a model out of the store."""
-        return await self._call("DELETE", "models", name)
+    async def remove(self, name: str, *, dry_run: bool = False) -> dict[str, Any]:
+        """Take a model out of the store, or say what that would free."""
+        return await self._call("DELETE", "models", name, query={"dry_run": str(dry_run).lower()})
 
-    @asynccontextmanager
-    async def pull(self, name: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    def pull(self, name: str) -> AbstractAsyncContextManager[Steps]:
         """Fetch a model; yields steps of progress."""
-        async with self._lines("pulls", {"name": name}) as steps:
-            yield steps
+        return self._lines("pulls", {"name": name})
 
-    @asynccontextmanager
-    async def verify(self) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    def verify(self) -> AbstractAsyncContextManager[Steps]:
         """Check the store; yields steps of progress and problems."""
-        async with self._lines("store/verify", {}) as steps:
-            yield steps
+        return self._lines("store/verify", {})
 
-    async def _call(self, method: str, *path: str) -> dict[str, Any]:
-        timeout = aiohttp.ClientTimeout(total=_SMALL_S)
+    async def usage(self) -> dict[str, Any]:
+        """Say what the store takes, of what it may."""
+        return await self._call("GET", "store")
+
+    def gc(self, *, dry_run: bool) -> AbstractAsyncContextManager[Steps]:
+        """Tidy up; yields what goes, and at the end what it comes to."""
+        return self._lines("store/gc", {"dry_run": dry_run})
+
+    async def clear(self, *, dry_run: bool) -> dict[str, Any]:
+        """Remove everything that is not pinned or in use."""
+        where = self.url.joinpath("mirror", "cache").with_query(dry_run=str(dry_run).lower())
+        return await self._answer("DELETE", where, timeout_s=None)
+
+    def scrub(self, rate: int | None, *, repair: bool) -> AbstractAsyncContextManager[Steps]:
+        """Hash every blob again, at most ``rate`` bytes per second; yields progress and what is damaged."""
+        return self._lines("store/scrub", {"repair": repair, **({"rate": rate} if rate is not None else {})})
+
+    def repair(self) -> AbstractAsyncContextManager[Steps]:
+        """Fetch again what damaged models lack; yields progress and how each ended."""
+        return self._lines("store/repair", {})
+
+    async def pins(self) -> dict[str, Any]:
+        """List the patterns that pin models."""
+        return await self._call("GET", "store", "pins")
+
+    async def pin(self, pattern: str) -> dict[str, Any]:
+        """Pin the models that a pattern matches."""
+        return await self._call("POST", "store", "pins", body={"pattern": pattern})
+
+    async def unpin(self, pattern: str) -> dict[str, Any]:
+        """Take back a pin."""
+        return await self._call("DELETE", "store", "pins", pattern)
+
+    async def _call(
+        self, method: str, *path: str, query: dict[str, str] | None = None, body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return await self._answer(method, self._path(*path).with_query(query), body)
+
+    async def _answer(
+        self, method: str, where: URL, body: dict[str, Any] | None = None, timeout_s: float | None = _SMALL_S
+    ) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_SMALL_S)
         try:
-            async with self._session.request(method, self._path(*path), timeout=timeout) as reply:
+            async with self._session.request(method, where, json=body, timeout=timeout) as reply:
                 return await self._good(reply)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ServerError(f"{self.url} does not answer: {str(error) or type(error).__name__}", 0) from error
 
     @asynccontextmanager
-    async def _lines(self, path: str, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    async def _lines(self, path: str, body: dict[str, Any]) -> AsyncIterator[Steps]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SMALL_S)
         try:
             async with self._session.post(self._path(*path.split("/")), json=body, timeout=timeout) as reply:

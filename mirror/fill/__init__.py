@@ -8,7 +8,8 @@ from mirror.fill.fill import Fill
 from mirror.fill.fills import Fills
 from mirror.fill.pull import Puller, PullProgress
 from mirror.fill.reader import FillReader
+from mirror.fill.repair import Repairer
 from mirror.fill.tags import Answer, Tags
 from mirror.fill.unknown import Unknown
 
-__all__ = ["Answer", "Fill", "FillReader", "Fills", "PullProgress", "Puller", "Tags", "Unknown"]
+__all__ = ["Answer", "Fill", "FillReader", "Fills", "PullProgress", "Puller", "Repairer", "Tags", "Unknown"]

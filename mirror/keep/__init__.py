@@ -5,6 +5,7 @@ Touches the disk through ``store``, and what is remembered of uses through ``db`
 
 from mirror.keep.keeper import Collected, Keeper
 from mirror.keep.plan import Facts, Kind, Loose, ModelFacts, Plan, Row, Rules, plan
+from mirror.keep.scrub import Pass, Scrub, Scrubbed
 
 __all__ = [
     "Collected",
@@ -13,8 +14,11 @@ __all__ = [
     "Kind",
     "Loose",
     "ModelFacts",
+    "Pass",
     "Plan",
     "Row",
     "Rules",
+    "Scrub",
+    "Scrubbed",
     "plan",
 ]

@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -12,7 +11,7 @@ import structlog
 from mirror.config import CacheSettings, Share
 from mirror.db import Ledger
 from mirror.errors import StoreError, StoreFull
-from mirror.events import BlobServed, Event, Events, LeftoverRemoved
+from mirror.events import BlobServed, Event, Events, LeftoverRemoved, Reason
 from mirror.faultpoints import passing
 from mirror.keep.facts import Gatherer, Snapshot
 from mirror.keep.plan import Kind, Plan, Row, Rules, plan
@@ -24,6 +23,8 @@ log = structlog.get_logger(__name__)
 _READ_AGAIN_S = 1.0
 _MOST_READ = 10_000
 _REFUSED_S = 5.0
+_NOW = timedelta(0)
+_ALL = Rules(retention=_NOW, loose_retention=_NOW, leftover_retention=_NOW, grace=_NOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +72,28 @@ class Keeper:
         """What the store may take now; a share of the disk is one of its whole size. Raises StoreFull."""
         return Limits(self._settings.max_size, self._min_free())
 
-    async def run(self, closing: asyncio.Event) -> None:
-        """Look every ``cache.cleanup_interval`` for what may go, until ``closing``."""
-        while not closing.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.cleanup_interval):
-                    await closing.wait()
-                    return
+    async def run(self) -> None:
+        """Look now and every ``cache.cleanup_interval`` for what may go, until cancelled."""
+        while True:
             try:
-                await self.collect()
+                done = await self.collect()
+                if done.plan.short:
+                    log.warning("store over its limits", problem=done.plan.short)
             except StoreError as error:
                 log.warning("cannot tidy up the store", problem=str(error))
+            await asyncio.sleep(self._settings.cleanup_interval)
 
-    async def plan(self, coming: Mapping[Digest, int] | None = None) -> Plan:
+    async def plan(self, coming: Mapping[Digest, int] | None = None, *, everything: bool = False) -> Plan:
         """Return what would go now, and to make room for ``coming`` (sizes in bytes). Changes nothing.
+
+        With ``everything`` all goes that is not pinned, read or filled.
 
         Raises:
             StoreFull: the file system cannot be asked.
         """
         snapshot = Snapshot.of(self._store, {**(coming or {}), **self._store.room.coming})
         free = self._store.room.free() if self._settings.min_free is not None else None
-        rules, now, proven = self._rules(), self._now(), self._store.room.proven
+        rules, now, proven = _ALL if everything else self._rules(), self._now(), self._store.room.proven
 
         def look() -> tuple[Plan, int]:
             found = census(self._store.layout)
@@ -101,16 +103,19 @@ class Keeper:
         made, counted = await asyncio.to_thread(look)
         if self._store.room.proven == proven:  # nothing came or went meanwhile: what was counted is so
             self._store.room.proven = counted
-        return made
+        asked = tuple(replace(row, reason=Reason.ASKED, why="somebody asked for it") for row in made.rows)
+        return replace(made, rows=asked) if everything else made
 
-    async def collect(self, report: Callable[[Row, int], None] = lambda _row, _freed: None) -> Collected:
+    async def collect(
+        self, report: Callable[[Row, int], None] = lambda _row, _freed: None, *, everything: bool = False
+    ) -> Collected:
         """Make a plan and carry it out; ``report`` is called with each row that is done and the bytes it freed.
 
         Raises:
             StoreFull: the tree cannot be written; what is done is done.
         """
         async with self._turn:
-            made = await self.plan()
+            made = await self.plan(everything=everything)
             return await self._carry_out(made, report)
 
     async def promise(self, blobs: Mapping[Digest, int]) -> Promise:

@@ -125,8 +125,10 @@ class _Planner:
         self._drop_leftovers()
         staying = self._drop_expired()
         self._drop_loose(self._rules.loose_retention, Reason.LOOSE)
+        wanted = self._room_wanted()
+        if wanted is not None:
+            self._drop_loose(self._rules.grace, wanted)
         if self._room_wanted() is not None:
-            self._drop_loose(self._rules.grace, self._room_wanted() or Reason.SIZE)
             self._make_room(staying)
         kept = tuple((model.name, model.kept_for) for model in self._oldest_first if model.kept_for)
         return Plan(tuple(self._rows), self._before, self._size, self._free, kept, self._short())
@@ -162,14 +164,15 @@ class _Planner:
 
     def _make_room(self, models: Iterable[ModelFacts]) -> None:
         """Drop the least recently used until the low marks are reached; then spare those that free nothing."""
-        wanted = _Marks(self._rules.low_size, self._rules.low_free)
+        reason = Reason.SIZE
         taken: list[tuple[int, ModelFacts]] = []
         for model in models:
-            if self._within(wanted):
+            if self._within_low_marks():
                 break
             if not model.kept_for:
+                reason = self._room_wanted() or reason  # below the high mark it is still for what passed that
                 taken.append((len(self._rows), model))
-                self._drop_model(model, self._room_wanted() or Reason.SIZE, "least recently used")
+                self._drop_model(model, reason, "least recently used")
         needless = {at for at, model in taken if not model.blobs & self._freed}
         self._rows = [row for at, row in enumerate(self._rows) if at not in needless]
 
@@ -211,9 +214,9 @@ class _Planner:
             return Reason.SIZE
         return Reason.FREE if self._free is not None and self._free < self._rules.free else None
 
-    def _within(self, marks: "_Marks") -> bool:
-        small = marks.size is None or self._size <= marks.size
-        return small and (self._free is None or self._free >= marks.free)
+    def _within_low_marks(self) -> bool:
+        small = self._rules.low_size is None or self._size <= self._rules.low_size
+        return small and (self._free is None or self._free >= self._rules.low_free)
 
     def _short(self) -> str | None:
         wanted = self._room_wanted()
@@ -230,12 +233,6 @@ class _Planner:
     def _age(self, instant: datetime) -> timedelta:
         """How long ago; a clock that was set back makes nothing old."""
         return max(timedelta(0), self._facts.now - instant)
-
-
-@dataclass(frozen=True, slots=True)
-class _Marks:
-    size: int | None
-    free: int
 
 
 def _days(age: timedelta) -> str:

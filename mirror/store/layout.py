@@ -1,7 +1,8 @@
 """Where everything lies on disk: the one place that turns names into paths."""
 
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ class Layout:
     """The tree of ``root`` is byte for byte what Ollama calls OLLAMA_MODELS; ``state`` lies outside it.
 
     Ollama deletes at its start what it does not know inside ``blobs/`` and stops listing for what it does not
-    know inside ``manifests/`` (docs/protocol.md §2), so nothing of ours is ever put there.
+    know inside ``manifests/`` (docs/protocol.md §2), so nothing of ours is ever put there. ``shared``: such an
+    Ollama has the tree as its own now, so not all that is in it was written by us.
     """
 
     root: Path
     state: Path
+    shared: bool = False
 
     @property
     def blobs(self) -> Path:
@@ -87,7 +90,7 @@ class Layout:
             self.root.mkdir(exist_ok=True)
             self.state.mkdir(mode=0o700, exist_ok=True)
             for folder in (*tree, *ours):
-                folder.mkdir(exist_ok=True)
+                _make_folders(folder, self.share)
         except OSError as error:
             raise StoreUnusable(f"cannot make {error.filename}: {error.strerror}") from error
         for folder in (*tree, *ours):
@@ -95,6 +98,18 @@ class Layout:
                 raise StoreUnusable(f"cannot write in {folder}")
         if len({folder.stat().st_dev for folder in (*tree, *ours)}) > 1:
             raise StoreUnusable(f"{self.state} must be on the same file system as {self.root}")
+
+    def share(self, made: int | Path) -> None:
+        """Where the root is its group's to write, so is what was ``made`` below: a path or an open file.
+
+        Else it stays as the umask made it, which is how Ollama leaves its own. What cannot be done is not needed by us.
+        """
+        with suppress(OSError):
+            root, found = os.stat(self.root), os.stat(made)
+            if root.st_mode & stat.S_IWGRP:
+                if found.st_gid != root.st_gid:  # a partial was made where no setgid bit says whose it is
+                    os.chown(made, -1, root.st_gid)
+                os.chmod(made, stat.S_IMODE(found.st_mode) | (0o775 if stat.S_ISDIR(found.st_mode) else 0o664))
 
     def names(self, base: Path) -> Iterator[ModelName]:
         """Yield the names of the manifests below ``base``; what is not a name is passed over."""
@@ -121,17 +136,25 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_whole(target: Path, content: bytes, temporary: Path) -> None:
+def _nobody(_: int | Path) -> None:
+    pass
+
+
+def write_whole(
+    target: Path, content: bytes, temporary: Path, share: Callable[[int | Path], None] = _nobody
+) -> None:
     """Put ``content`` at ``target`` so that any reader, and any crash, sees the old file or all of the new one.
 
-    Missing folders on the way are made. Raises OSError; the target is then untouched.
+    Missing folders on the way are made. ``share`` is called with each of them, and with the file before it gets its
+    name. Raises OSError; the target is then untouched.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folders(target.parent, share)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
             file.flush()
+            share(file.fileno())
             os.fsync(file.fileno())
         passing("write.durable")
         os.replace(temporary, target)
@@ -141,3 +164,12 @@ def write_whole(target: Path, content: bytes, temporary: Path) -> None:
             os.unlink(temporary)
         raise
     sync_folder(target.parent)
+
+
+def _make_folders(folder: Path, share: Callable[[int | Path], None]) -> None:
+    """Make a folder and those above it that are missing. Raises OSError."""
+    if not folder.is_dir():
+        if folder.parent != folder:
+            _make_folders(folder.parent, share)
+        folder.mkdir(exist_ok=True)
+        share(folder)

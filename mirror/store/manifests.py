@@ -49,18 +49,40 @@ class ManifestShelf:
         for name in self._layout.names(self._base):
             path = self._base.joinpath(name.host, name.namespace, name.model, name.tag)
             try:
-                manifest = read_manifest(path)
-                stored = _described(name, manifest, path)
+                stored, manifest = read_stored(name, path)
             except (InvalidManifest, OSError) as error:
                 odd.append((path, f"is not a manifest: {error}"))
                 continue
-            if name.folded in self._by_name:
-                self._twins.append(stored)
+            self.found(stored, manifest)
+            if stored in self._twins:
                 odd.append((path, f"differs from {self._by_name[name.folded].path} in letter case only"))
-            else:
-                self._index(stored)
-                self._keep(path, manifest)
         return odd
+
+    def found(self, stored: StoredManifest, manifest: Manifest) -> None:
+        """Put into the index what somebody else wrote, instead of what was at its path."""
+        self.forget(stored.path)
+        if stored.name.folded in self._by_name:
+            self._twins.append(stored)
+        else:
+            self._index(stored)
+            self._keep(stored.path, manifest)
+
+    def forget(self, path: Path) -> StoredManifest | None:
+        """Take out of the index what somebody else removed; one that differs in letter case only takes its place."""
+        gone = next((one for one in self._twins if one.path == path), None)
+        if gone is not None:
+            self._twins.remove(gone)
+            return gone
+        gone = self._by_name.get(ModelName(*path.relative_to(self._base).parts).folded)
+        if gone is None or gone.path != path:
+            return None
+        self._unindex(gone)
+        self._raw.pop(path, None)
+        heir = next((one for one in self._twins if one.name.folded == gone.name.folded), None)
+        if heir is not None:
+            self._twins.remove(heir)
+            self._index(heir)
+        return gone
 
     def find(self, name: ModelName) -> StoredManifest | None:
         """Return what the index has under ``name``, comparing without letter case."""
@@ -83,7 +105,7 @@ class ManifestShelf:
 
     def write(self, name: ModelName, manifest: Manifest) -> None:
         """Put the raw bytes in place, whole or not at all. Blocks; the index is for ``note`` to change."""
-        write_whole(self._path(name), manifest.raw, self._layout.temporary / uuid4().hex)
+        write_whole(self._path(name), manifest.raw, self._layout.temporary / uuid4().hex, self._layout.share)
 
     def note(self, name: ModelName, manifest: Manifest) -> StoredManifest:
         """Put what ``write`` wrote into the index; a name that is known keeps the letter case it has on disk."""
@@ -170,6 +192,12 @@ def read_manifest(path: Path) -> Manifest:
     """Read a file as a manifest, not more of it than a manifest can have. Raises OSError, InvalidManifest."""
     with path.open("rb") as file:
         return Manifest.parse(file.read(MAX_MANIFEST_BYTES + 1))
+
+
+def read_stored(name: ModelName, path: Path) -> tuple[StoredManifest, Manifest]:
+    """Read a file as the manifest of ``name``. Raises as ``read_manifest``."""
+    manifest = read_manifest(path)
+    return _described(name, manifest, path), manifest
 
 
 def _is_index(stored: StoredManifest) -> bool:

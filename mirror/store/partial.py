@@ -125,6 +125,7 @@ class Partial:
             os.fsync(self.fd)
             passing("publish.durable")
             self._only_read()
+            self._layout.share(self.fd)
             passing("publish.read_only")
             os.replace(self._layout.partial(self.digest), self._layout.blob(self.digest))
             passing("publish.named")

@@ -29,14 +29,14 @@ class Pins:
         return next((f"pinned by {one}" for one in (*self._fixed, *self._added) if one.matches(name)), None)
 
     @property
-    def fixed(self) -> tuple[str, ...]:
+    def of_settings(self) -> tuple[NamePattern, ...]:
         """The patterns of the settings."""
-        return tuple(map(str, self._fixed))
+        return self._fixed
 
     @property
-    def added(self) -> tuple[str, ...]:
+    def of_people(self) -> tuple[NamePattern, ...]:
         """The patterns that people added."""
-        return tuple(map(str, self._added))
+        return self._added
 
     def add(self, pattern: NamePattern) -> bool:
         """Pin; False when it was pinned so already. Raises StoreFull."""

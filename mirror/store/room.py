@@ -115,6 +115,8 @@ class Room:
         Raises:
             StoreFull: the file system cannot be asked.
         """
+        if not blobs.keys() - self.coming.keys():
+            return None
         limits = self.limits()
         partial = self.partials()
         coming, to_write = dict(blobs), dict(blobs)
@@ -125,7 +127,7 @@ class Room:
         here = self.proven + sum(size for digest, size in partial.items() if digest not in coming)
         over = max(0, here + sum(coming.values()) - limits.size) if limits.size is not None else 0
         still = sum(max(0, size - partial.get(digest, 0)) for digest, size in to_write.items())
-        lacking = max(0, limits.free + still - self.free()) if still or limits.free else 0
+        lacking = max(0, limits.free + still - self.free())
         return Shortage(over, lacking) if over or lacking else None
 
     def partials(self) -> dict[Digest, int]:

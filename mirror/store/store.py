@@ -3,6 +3,7 @@
 import asyncio
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import Self
 from uuid import uuid4
 
 from mirror.errors import StoreFull, StoreUnusable
-from mirror.events import BlobDamaged, Events, ModelRemoved, ModelStored, Reason
+from mirror.events import BlobDamaged, BlobRepaired, Events, ModelRemoved, ModelStored, Reason
 from mirror.faultpoints import passing
 from mirror.store.blobs import BlobStore, OpenBlob
 from mirror.store.layout import Layout, sync_folder, write_whole
@@ -383,6 +384,10 @@ class Store:
     def _note_arrived(self, digest: Digest) -> None:
         self.blobs.arrived(digest)
         self.room.arrived(digest, self.blobs.size(digest) or 0)
+        aside = self.layout.quarantine / digest.filename
+        with suppress(OSError):  # nearly always: there is none
+            aside.rename(aside.with_name(f"{aside.name}.{int(time.time())}"))
+            self._events.publish(BlobRepaired(digest))
 
     async def _promote_waiting(self, digest: Digest) -> None:
         for stored in self.staged.naming(digest):

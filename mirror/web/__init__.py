@@ -3,5 +3,6 @@
 from mirror.web.admin import AdminFace
 from mirror.web.metrics import Metrics
 from mirror.web.status import StatusFace
+from mirror.web.store_face import StoreFace
 
-__all__ = ["AdminFace", "Metrics", "StatusFace"]
+__all__ = ["AdminFace", "Metrics", "StatusFace", "StoreFace"]

@@ -8,14 +8,19 @@ from prometheus_client.metrics_core import Metric
 
 from mirror import __version__
 from mirror.events import (
+    BlobDamaged,
+    BlobRepaired,
     BlobServed,
     BytesFetched,
     DigestMismatched,
     Event,
     FillEnded,
     FillStarted,
+    LeftoverRemoved,
     ManifestServed,
+    ModelRemoved,
     NotKept,
+    ScrubEnded,
     Served,
     UpstreamAnswered,
 )
@@ -45,6 +50,15 @@ class Metrics:
         self._not_kept = Counter(
             "mirror_not_kept", "Blobs passed through because they could not be kept.", registry=kept
         )
+        why = ["kind", "reason"]
+        self._removed = Counter("mirror_removed", "Things taken out of the store.", why, registry=kept)
+        self._freed = Counter("mirror_removed_bytes", "Bytes freed by taking them out.", why, registry=kept)
+        self._damaged = Counter("mirror_blobs_damaged", "Blobs found not to be what they were.", registry=kept)
+        self._repaired = Counter("mirror_blobs_repaired", "Damaged blobs that were fetched again.", registry=kept)
+        self._scrubbed_at = Gauge(
+            "mirror_scrub_last_end_timestamp_seconds", "When every blob had been hashed again.", registry=kept
+        )
+        self._scrub_damaged = Gauge("mirror_scrub_last_damaged", "Damaged blobs of the last scrub.", registry=kept)
         self._upstream_s = Histogram(
             "mirror_upstream_request_duration_seconds",
             "Time of small requests.",
@@ -85,6 +99,26 @@ class Metrics:
                 self._upstream_s.labels(host).observe(duration_s)
                 if ok:
                     self._upstream_at.labels(host).set_to_current_time()
+            case ModelRemoved() | LeftoverRemoved() | BlobDamaged() | BlobRepaired() | ScrubEnded():
+                self._hear_keeping(event)
+            case _:
+                pass
+
+    def _hear_keeping(self, event: Event) -> None:
+        match event:
+            case ModelRemoved(_, freed, reason, _):
+                self._removed.labels("model", reason.value).inc()
+                self._freed.labels("model", reason.value).inc(freed)
+            case LeftoverRemoved(kind, _, freed, reason, _):
+                self._removed.labels(kind, reason.value).inc()
+                self._freed.labels(kind, reason.value).inc(freed)
+            case BlobDamaged():
+                self._damaged.inc()
+            case BlobRepaired():
+                self._repaired.inc()
+            case ScrubEnded(damaged=damaged):
+                self._scrubbed_at.set_to_current_time()
+                self._scrub_damaged.set(damaged)
             case _:
                 pass
 

@@ -13,7 +13,7 @@ from mirror import __version__
 from mirror.config import Settings
 from mirror.db import Ledger
 from mirror.fill import Fills
-from mirror.store import Store
+from mirror.store import Pins, Store
 from mirror.upstream import Upstream
 from mirror.web.metrics import Metrics
 from mirror.web.views import fill_view, models_view
@@ -25,10 +25,18 @@ class StatusFace:
     """Answers about the mirror itself. Nothing here changes anything."""
 
     def __init__(
-        self, settings: Settings, store: Store, fills: Fills, ledger: Ledger, upstream: Upstream, metrics: Metrics
+        self,
+        settings: Settings,
+        store: Store,
+        pins: Pins,
+        fills: Fills,
+        ledger: Ledger,
+        upstream: Upstream,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._store = store
+        self._pins = pins
         self._fills = fills
         self._ledger = ledger
         self._upstream = upstream
@@ -104,7 +112,7 @@ class StatusFace:
 
     async def _stats(self) -> dict[str, Any]:
         """The keys of the first seed as they were, and what came since."""
-        models = [one for one in await models_view(self._store, self._ledger) if one["complete"]]
+        models = [one for one in await models_view(self._store, self._ledger, self._pins) if one["complete"]]
         traffic = self._ledger.total
         return {
             "cached_models": len(models),

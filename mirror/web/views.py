@@ -2,17 +2,19 @@
 
 import asyncio
 import json
+from datetime import datetime
 from typing import Any
 
 from mirror.db import Ledger
 from mirror.fill import Fill
-from mirror.store import Store, StoredManifest
+from mirror.keep import Keeper, Scrub
+from mirror.store import Pins, Store, StoredManifest, census
 from mirror.values import Descriptor, Manifest, ModelName
 
 _CONFIG_BYTES = 1 << 20
 
 
-def model_view(stored: StoredManifest, store: Store, ledger: Ledger) -> dict[str, Any]:
+def model_view(stored: StoredManifest, store: Store, ledger: Ledger, pins: Pins) -> dict[str, Any]:
     """Return one model as a row: sizes in bytes, instants in ISO 8601 with zone, null where unknown."""
     use = ledger.use(stored.name)
     missing = set(store.missing(stored))
@@ -22,32 +24,90 @@ def model_view(stored: StoredManifest, store: Store, ledger: Ledger) -> dict[str
         "size": stored.size,
         "stored": sum(blob.size for blob in stored.blobs if blob.digest not in missing),
         "complete": not missing,
+        "damaged": bool(missing) and store.damaged(stored),
+        "pinned": pins.why(stored.name) is not None,
         "blobs": len(stored.blobs),
         "stored_at": stored.written_at.isoformat(timespec="seconds"),
-        "checked_at": use.checked_at and use.checked_at.isoformat(timespec="seconds"),
-        "used_at": use.used_at and use.used_at.isoformat(timespec="seconds"),
+        "checked_at": _text(use.checked_at),
+        "used_at": _text(use.used_at),
         "uses": use.uses,
     }
 
 
-async def models_view(store: Store, ledger: Ledger) -> list[dict[str, Any]]:
+async def models_view(store: Store, ledger: Ledger, pins: Pins) -> list[dict[str, Any]]:
     """Return every model, the newest first; those still waiting for blobs among them."""
     known = {one.name.folded: one for shelf in (store.complete, store.staged) for one in shelf}
     newest = sorted(known.values(), key=lambda one: (one.written_at, str(one.name)), reverse=True)
-    return await asyncio.to_thread(lambda: [model_view(one, store, ledger) for one in newest])
+    return await asyncio.to_thread(lambda: [model_view(one, store, ledger, pins) for one in newest])
 
 
-async def model_details(name: ModelName, store: Store, ledger: Ledger) -> dict[str, Any] | None:
+async def model_details(name: ModelName, store: Store, ledger: Ledger, pins: Pins) -> dict[str, Any] | None:
     """Return one model with its blobs and what its config says; None when it is not here."""
     stored = store.find(name)
     manifest = store.read(stored) if stored else None
     if stored is None or manifest is None:
         return None
-    view = await asyncio.to_thread(model_view, stored, store, ledger)
+    view = await asyncio.to_thread(model_view, stored, store, ledger, pins)
     view["media_type"] = manifest.media_type
     view["layers"] = [_blob_view(one, store) for one in manifest.blobs]
     view["details"] = details(manifest, store)
     return view
+
+
+async def removal_view(name: ModelName, store: Store) -> dict[str, Any] | None:
+    """Return what removing a model would free, without doing it; None when it is not here."""
+    found = [one for shelf in (store.complete, store.staged) if (one := shelf.find(name))]
+    if not found:
+        return None
+    blobs = {blob.digest for one in found for blob in store.expanded(one)}
+    alone = [
+        digest
+        for digest in blobs
+        if all(one in found for shelf in (store.complete, store.staged) for one in shelf.naming(digest))
+    ]
+    freed = await asyncio.to_thread(lambda: sum(store.blobs.size(digest) or 0 for digest in alone))
+    return {"name": found[0].name.short, "freed": freed, "dry_run": True}
+
+
+async def usage_view(store: Store, keeper: Keeper, scrub: Scrub) -> dict[str, Any]:
+    """Return what the store takes and may take, in bytes, and how the last scrub went."""
+    found, limits = await asyncio.to_thread(census, store.layout), keeper.limits()
+    staged = tuple(store.staged)
+    damaged = await asyncio.to_thread(lambda: [one.name.short for one in staged if store.damaged(one)])
+    return {
+        "directory": str(store.layout.root),
+        "models": len(store.complete),
+        "incomplete_models": len(staged) - len(damaged),
+        "damaged_models": damaged,
+        "blobs": len(found.blobs),
+        "size": sum(one.size for one in found.blobs.values()),
+        "partial": sum(one.size for one in found.partials.values()),
+        "quarantine": sum(one.size for one in found.quarantine.values()),
+        "promised": sum(store.room.coming.values()),
+        "max_size": limits.size,
+        "disk_size": store.room.capacity(),
+        "disk_free": store.room.free(),
+        "min_free": limits.free,
+        "pins": [str(one) for one in (*keeper.pins.of_settings, *keeper.pins.of_people)],
+        "scrub_began_at": _text(scrub.last.begun_at),
+        "scrub_ended_at": _text(scrub.last.ended_at),
+    }
+
+
+def pins_view(pins: Pins, store: Store) -> dict[str, Any]:
+    """Return every pin, who set it, and the models in the store that it pins."""
+    names = sorted({one.name for shelf in (store.complete, store.staged) for one in shelf})
+    return {
+        "pins": [
+            {
+                "pattern": str(pattern),
+                "from": "settings" if fixed else "command",
+                "models": [name.short for name in names if pattern.matches(name)],
+            }
+            for fixed, patterns in ((True, pins.of_settings), (False, pins.of_people))
+            for pattern in patterns
+        ]
+    }
 
 
 def details(manifest: Manifest, store: Store) -> dict[str, Any]:
@@ -79,6 +139,10 @@ def fill_view(fill: Fill) -> dict[str, Any]:
         "readers": fill.readers,
         "connections": fill.lines,
     }
+
+
+def _text(instant: datetime | None) -> str | None:
+    return instant.isoformat(timespec="seconds") if instant else None
 
 
 def _blob_view(blob: Descriptor, store: Store) -> dict[str, Any]:

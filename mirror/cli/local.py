@@ -1,0 +1,92 @@
+"""The store of this machine, worked on by the command itself while no server holds it."""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from mirror.app import Parts
+from mirror.cli.reach import Steps
+from mirror.errors import ServerError
+from mirror.values import ModelName, NamePattern
+from mirror.web.steps import gc_steps, pull_steps, repair_steps, scrub_steps, verify_steps
+from mirror.web.views import model_details, models_view, pins_view, removal_view, usage_view
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What AdminClient does, on parts that this process has opened."""
+
+    parts: Parts
+
+    async def models(self) -> list[dict[str, Any]]:
+        """List the models in the store."""
+        return await models_view(self.parts.store, self.parts.ledger, self.parts.keeper.pins)
+
+    async def model(self, name: str) -> dict[str, Any]:
+        """Show one model."""
+        parsed = self._name(name)
+        view = await model_details(parsed, self.parts.store, self.parts.ledger, self.parts.keeper.pins)
+        return view or _unknown(parsed)
+
+    async def remove(self, name: str, *, dry_run: bool = False) -> dict[str, Any]:
+        """Take a model out of the store, or say what that would free."""
+        parsed = self._name(name)
+        if dry_run:
+            return await removal_view(parsed, self.parts.store) or _unknown(parsed)
+        freed = await self.parts.store.remove(parsed)
+        return _unknown(parsed) if freed is None else {"name": parsed.short, "freed": freed, "dry_run": False}
+
+    def pull(self, name: str) -> AbstractAsyncContextManager[Steps]:
+        """Fetch a model; yields steps of progress."""
+        return pull_steps(self.parts.puller, self._name(name))
+
+    def verify(self) -> AbstractAsyncContextManager[Steps]:
+        """Check the store; yields steps of progress and problems."""
+        return verify_steps(self.parts.store)
+
+    async def usage(self) -> dict[str, Any]:
+        """Say what the store takes, of what it may."""
+        return await usage_view(self.parts.store, self.parts.keeper, self.parts.scrub)
+
+    def gc(self, *, dry_run: bool) -> AbstractAsyncContextManager[Steps]:
+        """Tidy up; yields what goes, and at the end what it comes to."""
+        return gc_steps(self.parts.keeper, dry_run=dry_run)
+
+    async def clear(self, *, dry_run: bool) -> dict[str, Any]:
+        """Remove everything that is not pinned or in use."""
+        async with gc_steps(self.parts.keeper, dry_run=dry_run, everything=True) as steps:
+            return [step async for step in steps][-1]
+
+    def scrub(self, rate: int | None, *, repair: bool) -> AbstractAsyncContextManager[Steps]:
+        """Hash every blob again, at most ``rate`` bytes per second; yields progress and what is damaged."""
+        return scrub_steps(self.parts.scrub, self.parts.repairer, rate, repair=repair)
+
+    def repair(self) -> AbstractAsyncContextManager[Steps]:
+        """Fetch again what damaged models lack; yields progress and how each ended."""
+        return repair_steps(self.parts.repairer)
+
+    async def pins(self) -> dict[str, Any]:
+        """List the patterns that pin models."""
+        return pins_view(self.parts.keeper.pins, self.parts.store)
+
+    async def pin(self, pattern: str) -> dict[str, Any]:
+        """Pin the models that a pattern matches."""
+        await asyncio.to_thread(self.parts.keeper.pins.add, self._pattern(pattern))
+        return await self.pins()
+
+    async def unpin(self, pattern: str) -> dict[str, Any]:
+        """Take back a pin."""
+        if not await asyncio.to_thread(self.parts.keeper.pins.remove, self._pattern(pattern)):
+            raise ServerError(f"there is no pin {pattern} to take back", 404)
+        return await self.pins()
+
+    def _name(self, text: str) -> ModelName:
+        return ModelName.parse(text, host=self.parts.settings.upstream.host)
+
+    def _pattern(self, text: str) -> NamePattern:
+        return NamePattern.parse(text, host=self.parts.settings.upstream.host)
+
+
+def _unknown(name: ModelName) -> dict[str, Any]:
+    raise ServerError(f"{name.short} is not in the store", 404)
