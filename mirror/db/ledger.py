@@ -128,7 +128,7 @@ class Ledger:
 
     async def flush(self) -> None:
         """Write what changed since the last time."""
-        self._settle()
+        self.settle()
         uses = [{"name": name, **asdict(self._uses[name])} for name in self._changed_uses]
         days = [{"day": day, **asdict(self._days[day])} for day in self._changed_days]
         if not uses and not days:
@@ -168,7 +168,7 @@ class Ledger:
         self._uses[key] = use
         self._changed_uses.add(key)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Move what was counted since the last time into the records; instants are right to a flush."""
         now = self._clock()
         self._latest = self._instant()
