@@ -135,18 +135,15 @@ class Scrub:
 
     async def _check(self, digest: Digest, pace: Pace, threads: ThreadPoolExecutor) -> list[ModelName] | None:
         """Hash one blob; where it is not what its name says, put it aside and return the models that lack it now."""
-        blob = self._store.blobs.open(digest)
-        if blob is None:
+        path = self._store.layout.blob(digest)  # not held open as readers do: the scrub must keep nothing from going
+        try:
+            got = await in_thread(threads, lambda: rehash(path, pace), pace.stop.set)
+        except FileNotFoundError:
             return None  # dropped meanwhile
-        with blob:
-            try:
-                got = await in_thread(threads, lambda: rehash(blob.fd, pace), pace.stop.set)
-            except OSError as error:
-                log.warning("blob cannot be read", digest=str(digest), problem=error.strerror or str(error))
-                got = Digest.of(b"") if blob.size else None
-        if got is None or got == digest:
-            return None
-        return await self._store.condemn(digest)
+        except OSError as error:
+            log.warning("blob cannot be read", digest=str(digest), problem=error.strerror or str(error))
+            return await self._store.condemn(digest)
+        return None if got is None or got == digest else await self._store.condemn(digest)
 
     def _due(self) -> bool:
         begun_at, now = self.last.begun_at, self._now()

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from pathlib import Path
 from threading import Event
 
 from mirror.values import Digest
@@ -30,26 +31,33 @@ class Pace:
             self.stop.wait(max(0.0, self._due - time.monotonic()))
 
 
-def rehash(fd: int, pace: Pace) -> Digest | None:
-    """Return the digest of an open file's bytes; None where ``pace`` was told to stop. Blocks.
+def rehash(path: Path, pace: Pace) -> Digest | None:
+    """Return the digest of a file's bytes; None where ``pace`` was told to stop. Blocks.
 
     What lies in the page cache is read there, as that is what readers get; what does not is left out of it again, so
     that hashing a cold store does not push out what is hot. Raises OSError where the disk cannot be read.
     """
     sha256, buffer, at = hashlib.sha256(), memoryview(bytearray(_STEP)), 0
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # reading ahead would fill the page cache after all
-    while not pace.stop.is_set():
-        try:
-            count = os.preadv(fd, [buffer], at, os.RWF_NOWAIT)
-            cached = True
-        except OSError:  # not in the page cache, or a file system that cannot say
-            count = os.preadv(fd, [buffer], at)
-            cached = False
-        if not count:
-            return Digest(sha256.hexdigest())
-        sha256.update(buffer[:count])
-        if not cached:
-            os.posix_fadvise(fd, at, count, os.POSIX_FADV_DONTNEED)
-        at += count
-        pace.spent(count)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # reading ahead would fill the page cache after all
+        while not pace.stop.is_set():
+            count, cached = _read(fd, buffer, at)
+            if not count:
+                return Digest(sha256.hexdigest())
+            sha256.update(buffer[:count])
+            if not cached:
+                os.posix_fadvise(fd, at, count, os.POSIX_FADV_DONTNEED)
+            at += count
+            pace.spent(count)
+    finally:
+        os.close(fd)
     return None
+
+
+def _read(fd: int, buffer: memoryview, at: int) -> tuple[int, bool]:
+    """Read what there is at ``at``; return how much, and whether it came from the page cache."""
+    try:
+        return os.preadv(fd, [buffer], at, os.RWF_NOWAIT), True
+    except OSError:  # not in the page cache, or a file system that cannot say
+        return os.preadv(fd, [buffer], at), False
