@@ -20,7 +20,7 @@ from mirror.config import Settings, not_yet
 from mirror.errors import SettingsError
 from mirror.proxy import ApiFace
 from mirror.registry import RegistryFace
-from mirror.web import AdminFace, Metrics, StatusFace, StoreFace
+from mirror.web import AdminFace, BundleFace, Metrics, StatusFace, StoreFace
 from mirror.web.problems import Doorkeeper
 
 log = structlog.get_logger(__name__)
@@ -93,6 +93,7 @@ def application(parts: Parts) -> web.Application:
         RegistryFace(parts.store, parts.fills, parts.tags, parts.upstream, parts.events, offline=settings.offline),
         StatusFace(settings, parts.store, parts.keeper.pins, parts.fills, parts.ledger, parts.upstream, metrics),
         AdminFace(parts.store, parts.ledger, parts.keeper.pins, parts.puller, doorkeeper, settings.upstream.host),
+        BundleFace(parts.store, parts.keeper, doorkeeper, settings.upstream.host),
         StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, doorkeeper, settings.upstream.host),
     )
     for face in faces:

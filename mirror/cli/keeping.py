@@ -79,7 +79,7 @@ async def _gc(where: Where, *, dry_run: bool) -> dict[str, Any]:
         reached(where.settings, where.server, "gc", create=False) as mirror,
         mirror.gc(dry_run=dry_run) as steps,
     ):
-        rows = [step async for step in _told(steps, as_json=where.as_json)]
+        rows = [step async for step in told(steps, as_json=where.as_json)]
     last = rows.pop()
     if where.as_json:
         return last
@@ -167,7 +167,7 @@ async def _mending(steps: Steps, where: Where, doing: str) -> dict[str, Any]:
     last: dict[str, Any] = {}
     with progress_bars() as bars:
         bar = bars.add_task(doing, total=None)
-        async for step in _told(steps, as_json=where.as_json):
+        async for step in told(steps, as_json=where.as_json):
             last = step
             if "total" in step:
                 bars.update(bar, completed=step.get("completed", step.get("done")), total=step["total"])
@@ -228,7 +228,7 @@ def _pins(where: Where, patterns: tuple[str, ...], *, wanted: bool) -> None:
     columns(("PINNED", "BY", "MODELS"), rows)
 
 
-async def _told(steps: Steps, *, as_json: bool) -> Steps:
+async def told(steps: Steps, *, as_json: bool) -> Steps:
     """Yield the steps, printed as they come if asked; a failure is raised."""
     async for step in steps:
         if as_json:

@@ -1,14 +1,18 @@
 """The store of this machine, worked on by the command itself while no server holds it."""
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mirror.app import Parts
+from mirror.bundles import Bundle
 from mirror.cli.reach import Steps
 from mirror.errors import ServerError
-from mirror.values import ModelName, NamePattern
+from mirror.values import Digest, ModelName, NamePattern
+from mirror.web.bundle_face import folder_steps, tar_steps
 from mirror.web.steps import gc_steps, pull_steps, repair_steps, scrub_steps, verify_steps
 from mirror.web.views import model_details, models_view, pins_view, removal_view, usage_view
 
@@ -80,6 +84,26 @@ class Local:
         if not await asyncio.to_thread(self.parts.keeper.pins.remove, self._pattern(pattern)):
             raise ServerError(f"there is no pin {pattern} to take back", 404)
         return await self.pins()
+
+    async def describe_bundle(self, names: Sequence[str], since: Sequence[str]) -> dict[str, Any]:
+        """Say what a bundle of these models holds, without the blobs whose digests are in ``since``."""
+        return self._bundle(names, since).describe()
+
+    def bundle(self, names: Sequence[str], since: Sequence[str], start: int) -> AsyncGenerator[bytes, None]:
+        """Yield the tar of a bundle from byte ``start`` on."""
+        return self._bundle(names, since).pieces(start)
+
+    def import_tar(self, chunks: AsyncIterator[bytes], size: int | None) -> AbstractAsyncContextManager[Steps]:
+        """Take in the models of a tar; yields how many of its bytes were read, and at the end what came in."""
+        return tar_steps(self.parts.store, self.parts.keeper, chunks, size)
+
+    def import_folder(self, folder: str, names: Sequence[str] | None) -> AbstractAsyncContextManager[Steps]:
+        """Take in models of a folder; yields progress, and at the end what came in."""
+        wanted = [self._name(one) for one in names] if names is not None else None
+        return folder_steps(self.parts.store, self.parts.keeper, Path(folder), wanted)
+
+    def _bundle(self, names: Sequence[str], since: Sequence[str]) -> Bundle:
+        return Bundle.of(self.parts.store, map(self._name, names), frozenset(map(Digest.parse, since)))
 
     def _name(self, text: str) -> ModelName:
         return ModelName.parse(text, host=self.parts.settings.upstream.host)

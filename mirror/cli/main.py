@@ -3,6 +3,7 @@
 import click
 
 from mirror import __version__
+from mirror.cli.carrying import export_models, import_models
 from mirror.cli.completion import completion
 from mirror.cli.config import config
 from mirror.cli.demo import demo
@@ -41,6 +42,7 @@ def main() -> None:
 for command in (
     *(serve, prefetch, list_models, show, remove),
     *(usage, gc, pin, unpin, scrub, repair, verify),
+    *(export_models, import_models),
     *(config, demo, completion),
 ):
     main.add_command(command)

@@ -3,7 +3,7 @@
 Rooms are imported where they are needed: a command that only asks a running mirror starts in half the time.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
@@ -54,6 +54,18 @@ class Reached(Protocol):
 
     async def unpin(self, pattern: str) -> dict[str, Any]:
         """Take back a pin."""
+
+    async def describe_bundle(self, names: Sequence[str], since: Sequence[str]) -> dict[str, Any]:
+        """Say what a bundle of these models holds, without the blobs whose digests are in ``since``."""
+
+    def bundle(self, names: Sequence[str], since: Sequence[str], start: int) -> AsyncGenerator[bytes, None]:
+        """Yield the tar of a bundle from byte ``start`` on."""
+
+    def import_tar(self, chunks: AsyncIterator[bytes], size: int | None) -> AbstractAsyncContextManager[Steps]:
+        """Take in the models of a tar; yields how many of its bytes were read, and at the end what came in."""
+
+    def import_folder(self, folder: str, names: Sequence[str] | None) -> AbstractAsyncContextManager[Steps]:
+        """Take in models of a folder on the mirror's machine; yields progress, and at the end what came in."""
 
 
 def _checked(server: str) -> str:

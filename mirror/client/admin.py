@@ -1,7 +1,7 @@
 """The admin API, called."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from yarl import URL
 from mirror.errors import ServerError
 
 _SMALL_S = 30.0
+_CHUNK = 1 << 20
 
 Steps = AsyncIterator[dict[str, Any]]
 
@@ -86,6 +87,26 @@ class AdminClient:
         """Take back a pin."""
         return await self._call("DELETE", "store", "pins", pattern)
 
+    async def describe_bundle(self, names: Sequence[str], since: Sequence[str]) -> dict[str, Any]:
+        """Say what a bundle of these models holds, without the blobs whose digests are in ``since``."""
+        return await self._call("POST", "store", "export", body={"names": names, "since": since, "describe": True})
+
+    async def bundle(self, names: Sequence[str], since: Sequence[str], start: int) -> AsyncGenerator[bytes, None]:
+        """Yield the tar of a bundle from byte ``start`` on."""
+        body = {"names": names, "since": since, "start": start}
+        async with self._long("store/export", json=body) as reply:
+            async for chunk in reply.content.iter_chunked(_CHUNK):
+                yield chunk
+
+    def import_tar(self, chunks: AsyncIterator[bytes], size: int | None) -> AbstractAsyncContextManager[Steps]:
+        """Take in the models of a tar; yields how many of its bytes were read, and at the end what came in."""
+        headers = {"Content-Type": "application/x-tar", **({"Content-Length": str(size)} if size is not None else {})}
+        return self._lines("store/import", data=chunks, headers=headers)
+
+    def import_folder(self, folder: str, names: Sequence[str] | None) -> AbstractAsyncContextManager[Steps]:
+        """Take in models of a folder on the mirror's machine; yields progress, and at the end what came in."""
+        return self._lines("store/import", {"folder": folder, **({"names": names} if names is not None else {})})
+
     async def _call(
         self, method: str, *path: str, query: dict[str, str] | None = None, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -102,13 +123,19 @@ class AdminClient:
             raise ServerError(f"{self.url} does not answer: {str(error) or type(error).__name__}", 0) from error
 
     @asynccontextmanager
-    async def _lines(self, path: str, body: dict[str, Any]) -> AsyncIterator[Steps]:
+    async def _lines(self, path: str, body: dict[str, Any] | None = None, **request: Any) -> AsyncIterator[Steps]:
+        async with self._long(path, **(request or {"json": body})) as reply:
+            yield (json.loads(line) async for line in reply.content)
+
+    @asynccontextmanager
+    async def _long(self, path: str, **request: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask for something that may take hours."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SMALL_S)
         try:
-            async with self._session.post(self._path(*path.split("/")), json=body, timeout=timeout) as reply:
+            async with self._session.post(self._path(*path.split("/")), timeout=timeout, **request) as reply:
                 if reply.status >= 300:
                     await self._good(reply)
-                yield (json.loads(line) async for line in reply.content)
+                yield reply
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ServerError(f"{self.url} ended the answer: {str(error) or type(error).__name__}", 0) from error
 

@@ -1,8 +1,9 @@
 """What people and programs look at: home, statistics, health, metrics, and the admin API under ``/mirror/v1``."""
 
 from mirror.web.admin import AdminFace
+from mirror.web.bundle_face import BundleFace
 from mirror.web.metrics import Metrics
 from mirror.web.status import StatusFace
 from mirror.web.store_face import StoreFace
 
-__all__ = ["AdminFace", "Metrics", "StatusFace", "StoreFace"]
+__all__ = ["AdminFace", "BundleFace", "Metrics", "StatusFace", "StoreFace"]

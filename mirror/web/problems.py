@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from mirror.errors import (
+    BadBundle,
     DeniedByUpstream,
     MirrorError,
     NotFoundUpstream,
     Offline,
+    OnlyRead,
     RateLimited,
     StoreFull,
     UpstreamUnavailable,
@@ -30,7 +32,7 @@ def problem(status: int, title: str, detail: str) -> web.Response:
 def problem_of(error: MirrorError | Invalid) -> web.Response:
     """Return the problem that a foreseen error is."""
     match error:
-        case Invalid():
+        case Invalid() | BadBundle():
             return problem(400, "Bad Request", str(error))
         case NotFoundUpstream() | Offline():
             return problem(404, "Not Found", str(error))
@@ -38,6 +40,8 @@ def problem_of(error: MirrorError | Invalid) -> web.Response:
             return problem(403, "Denied by upstream", str(error))
         case RateLimited():
             return problem(429, "Too Many Requests", str(error))
+        case OnlyRead():
+            return problem(409, "Conflict", str(error))
         case StoreFull():
             return problem(507, "Insufficient Storage", str(error))
         case UpstreamUnavailable():

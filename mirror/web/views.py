@@ -15,9 +15,13 @@ _CONFIG_BYTES = 1 << 20
 
 
 def model_view(stored: StoredManifest, store: Store, ledger: Ledger, pins: Pins) -> dict[str, Any]:
-    """Return one model as a row: sizes in bytes, instants in ISO 8601 with zone, null where unknown."""
+    """Return one model as a row: sizes in bytes, instants in ISO 8601 with zone, null where unknown.
+
+    ``from`` is the folder of somebody else's that it lies in, which is only read; null for what is in the store.
+    """
     use = ledger.use(stored.name)
-    missing = set(store.missing(stored))
+    folder = store.extra.folder_of(stored)
+    missing = set(store.missing(stored) if folder is None else store.extra.missing(stored))
     return {
         "name": stored.name.short,
         "digest": str(stored.digest),
@@ -27,6 +31,7 @@ def model_view(stored: StoredManifest, store: Store, ledger: Ledger, pins: Pins)
         "damaged": bool(missing) and store.damaged(stored),
         "pinned": pins.why(stored.name) is not None,
         "blobs": len(stored.blobs),
+        "from": folder and str(folder),
         "stored_at": stored.written_at.isoformat(timespec="seconds"),
         "checked_at": _text(use.checked_at),
         "used_at": _text(use.used_at),
@@ -35,8 +40,8 @@ def model_view(stored: StoredManifest, store: Store, ledger: Ledger, pins: Pins)
 
 
 async def models_view(store: Store, ledger: Ledger, pins: Pins) -> list[dict[str, Any]]:
-    """Return every model, the newest first; those still waiting for blobs among them."""
-    known = {one.name.folded: one for shelf in (store.complete, store.staged) for one in shelf}
+    """Return every model, the newest first; those still waiting for blobs among them, and what others have."""
+    known = {one.name.folded: one for models in (store.extra.models(), store.complete, store.staged) for one in models}
     newest = sorted(known.values(), key=lambda one: (one.written_at, str(one.name)), reverse=True)
     return await asyncio.to_thread(lambda: [model_view(one, store, ledger, pins) for one in newest])
 
@@ -45,6 +50,9 @@ async def model_details(name: ModelName, store: Store, ledger: Ledger, pins: Pin
     """Return one model with its blobs and what its config says; None when it is not here."""
     stored = store.find(name)
     manifest = store.read(stored) if stored else None
+    if stored is None:
+        stored = store.extra.find(name)
+        manifest = store.extra.manifest(stored) if stored else None
     if stored is None or manifest is None:
         return None
     view = await asyncio.to_thread(model_view, stored, store, ledger, pins)
@@ -112,7 +120,8 @@ def pins_view(pins: Pins, store: Store) -> dict[str, Any]:
 
 def details(manifest: Manifest, store: Store) -> dict[str, Any]:
     """Return what the model's config says of it, in the words of Ollama's API; empty where there is no config yet."""
-    raw = store.blobs.read(manifest.config.digest, _CONFIG_BYTES) if manifest.config else None
+    digest = manifest.config.digest if manifest.config else None
+    raw = store.blobs.read(digest, _CONFIG_BYTES) or store.extra.read(digest, _CONFIG_BYTES) if digest else None
     try:
         config = json.loads(raw) if raw else {}
     except (ValueError, RecursionError):
@@ -150,5 +159,5 @@ def _blob_view(blob: Descriptor, store: Store) -> dict[str, Any]:
         "digest": str(blob.digest),
         "size": blob.size,
         "media_type": blob.media_type,
-        "stored": store.blobs.size(blob.digest) is not None,
+        "stored": store.servable(blob.digest) is not None,
     }
