@@ -2,14 +2,11 @@
 
 import asyncio
 import json
-import subprocess
 import sys
 import tarfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-
-import pytest
 
 from mirror import faultpoints
 from mirror.bundles import Bundle, Imported, Reserve, import_tar
@@ -143,20 +140,6 @@ class Counted:
     def close(self) -> None:
         """No more is needed."""
         self.closed += 1
-
-
-@contextmanager
-def small_disk(place: Path) -> Iterator[Path]:
-    """A file system of 4 MB at ``place``; where none can be made, the test is skipped."""
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"a small disk cannot be made here: mount said {done.stderr.strip()!r}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 async def import_and_be_killed(folder: Path, raw: bytes, point: str) -> None:

@@ -23,9 +23,9 @@ from tests.bundled import (
     opened,
     reserving,
     silent,
-    small_disk,
     tree,
 )
+from tests.disks import small_disk
 from tests.stored import CONFIG, NAME, WEIGHTS, described, keep, manifest_of, problems
 
 WEIGHTS_FILE = Digest.of(WEIGHTS).filename

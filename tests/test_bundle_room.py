@@ -20,11 +20,11 @@ from tests.bundled import (
     manifest,
     opened,
     silent,
-    small_disk,
     take,
     tar,
     tar_of,
 )
+from tests.disks import small_disk
 from tests.stored import CONFIG, NAME, WEIGHTS, keep, manifest_of, problems
 
 BIG = b"x" * (8 << 20)

@@ -1,7 +1,6 @@
 """Promise 5 on a file system that is really full, or really read-only."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mirror.errors import StoreFull, StoreUnusable
 from mirror.events import Events
 from mirror.store import Layout, Partial, Store, StoreLock
 from mirror.values import ByteRange, Digest, RangeSet
+from tests.disks import fill_up, read_only, small_disk, writable
 from tests.stored import CONFIG, NAME, WEIGHTS, files, keep, manifest_of, opened, problems, publish
 
 BIG = b"x" * (8 << 20)
@@ -19,41 +19,8 @@ BIG = b"x" * (8 << 20)
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MB of its own."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    done = mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder))
-    if done.returncode:
-        pytest.skip(f"a full disk cannot be made here: mount said {done.stderr.strip()!r}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def mount(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Call mount(8); it takes root."""
-    return subprocess.run(["mount", *arguments], check=False, capture_output=True, text=True)
-
-
-def read_only(folder: Path) -> None:
-    """From now on nothing can be written there."""
-    mount("-o", "remount,ro", str(folder)).check_returncode()
-
-
-def writable(folder: Path) -> None:
-    """It can again."""
-    mount("-o", "remount,rw", str(folder)).check_returncode()
-
-
-def fill_up(folder: Path) -> Path:
-    """Take the last byte of room there is."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(bytes(4096))
-            except OSError:
-                return filler
+    with small_disk(tmp_path / "small") as place:
+        yield place
 
 
 async def test_a_blob_larger_than_the_room_is_not_kept(small: Path) -> None:

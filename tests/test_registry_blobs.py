@@ -1,16 +1,13 @@
 """What a client is told of a blob, header by header."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from mirror.app import RunningMirror
 from mirror.values import ByteRange, Digest
+from tests.disks import fill_up, small_disk
 from tests.fakes import Fault, Wrong
 from tests.fakes.registry import FakeRegistry, running_fake_registry
 from tests.support import MODEL, Answer, Machine, add_blob, blob_path, ended, mirrored, written
@@ -220,32 +217,17 @@ async def test_offline_serves_what_is_here_and_asks_nobody(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of four megabytes."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("NOT TESTED: a full store needs root, to mount a small file system")
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("NOT TESTED: this machine lets nobody mount a small file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(tmp_path / "small") as place:
+        yield place
 
 
-def fill_up(path: Path) -> None:
-    """Leave no room on a file system."""
-    room = os.statvfs(path.parent)
-    with suppress(OSError), path.open("wb", buffering=0) as file:
-        for _ in range(room.f_bfree + 1):
-            file.write(bytes(room.f_frsize))
-
-
-async def test_what_does_not_fit_is_passed_through(small_disk: Path, tmp_path: Path) -> None:
+async def test_what_does_not_fit_is_passed_through(small: Path, tmp_path: Path) -> None:
     """Service goes on with a full disk; and a wrong blob is not completed here either."""
     async with running_fake_registry() as fake:
         content, digest = add_blob(fake, 6_000_000)
-        async with mirrored(small_disk, fake, cache__state=small_disk / "state") as (_, client):
+        async with mirrored(small, fake, cache__state=small / "state") as (_, client):
             await client.manifest()
             whole = await client.get(blob_path(digest))
             promised(whole, digest)
@@ -261,19 +243,19 @@ async def test_what_does_not_fit_is_passed_through(small_disk: Path, tmp_path: P
             assert len(wrong.body) < len(content)
             fake.faults.add(Fault(Wrong.STATUS, value=500))
             assert (await client.get(blob_path(digest))).status == 503
-            assert not {path for path in written(small_disk) if digest.hex in path}
+            assert not {path for path in written(small) if digest.hex in path}
 
 
-async def test_a_disk_that_fills_up_in_the_middle_cuts_nobody_off(small_disk: Path, tmp_path: Path) -> None:
+async def test_a_disk_that_fills_up_in_the_middle_cuts_nobody_off(small: Path, tmp_path: Path) -> None:
     """What was begun as a fill goes on as a passage."""
     async with running_fake_registry() as fake:
         content, digest = add_blob(fake, 2_500_000)
-        async with mirrored(small_disk, fake) as (_, client):
+        async with mirrored(small, fake) as (_, client):
             await client.manifest()
             fake.hold(digest, 500_000)
             async with client.session.get(client.url(blob_path(digest))) as answer:
                 assert answer.headers["X-Mirror-Cache"] == "MISS"
                 first = await answer.content.readexactly(400_000)
-                fill_up(small_disk / "other")
+                fill_up(small)
                 fake.release(digest)
                 assert first + await answer.read() == content
