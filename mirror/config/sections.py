@@ -75,9 +75,7 @@ class CacheSettings(Section):
         604_800.0, description="Unfinished and damaged blobs untouched for so long are removed."
     )
     cleanup_interval: Duration = Field(3600.0, gt=0, description="Time between two looks for what may be removed.")
-    scrub_interval: Duration | None = Field(
-        2_592_000.0, gt=0, description="Time in which every blob is hashed again; null never does."
-    )
+    scrub_interval: Duration = Field(2_592_000.0, description="Time in which every blob is hashed again; 0 never does.")
     scrub_rate: Rate = Field(20_000_000, gt=0, description="Bytes per second that are hashed again.")
     shared_with_ollama: bool = Field(False, description="An Ollama on this machine has the store as its OLLAMA_MODELS.")
     drop_ollama_models: bool = Field(False, description="Remove also models that such an Ollama brought in itself.")

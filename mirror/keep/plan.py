@@ -173,7 +173,7 @@ class _Planner:
                 reason = self._room_wanted() or reason  # below the high mark it is still for what passed that
                 taken.append((len(self._rows), model))
                 self._drop_model(model, reason, "least recently used")
-        needless = {at for at, model in taken if not model.blobs & self._freed}
+        needless = {at for at, model in taken if not any(map(self._facts.sizes.get, model.blobs & self._freed))}
         self._rows = [row for at, row in enumerate(self._rows) if at not in needless]
 
     def _drop_model(self, model: ModelFacts, reason: Reason, why: str) -> None:

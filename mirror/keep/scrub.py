@@ -71,7 +71,7 @@ class Scrub:
 
     async def run(self) -> None:
         """Begin a round every ``cache.scrub_interval``, and go on with one that was broken off, until cancelled."""
-        while self._settings.scrub_interval is not None:
+        while self._settings.scrub_interval:
             if self._due():
                 try:
                     async with self._turn:
@@ -149,7 +149,7 @@ class Scrub:
         begun_at, now = self.last.begun_at, self._now()
         if begun_at is None or self.last.ended_at is None or begun_at > now:
             return True
-        return now - begun_at >= timedelta(seconds=self._settings.scrub_interval or 0)
+        return now - begun_at >= timedelta(seconds=self._settings.scrub_interval)
 
     def _recorded(self) -> Pass:
         try:
