@@ -103,6 +103,17 @@ async def test_a_second_server_on_one_store_is_refused_with_one_line(tmp_path: P
     assert second.err == f"mirror: the store is in use by mirror serve (process {first.pid})\n"
 
 
+async def test_a_server_whose_lock_was_taken_behind_its_back_stops(tmp_path: Path) -> None:
+    """Somebody removed the lock file and started another: one of the two must go, and it is the one that can know."""
+    store = tmp_path / "store"
+    async with serving(store, "http://127.0.0.1:9") as (_, first):
+        first.send_signal(signal.SIGSTOP)  # else it makes the file anew within a second
+        (tmp_path / "store.state" / "lock").unlink()
+        async with serving(store, "http://127.0.0.1:9"), asyncio.timeout(20):
+            first.send_signal(signal.SIGCONT)
+            assert await first.wait() == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "env", "said"),
     [

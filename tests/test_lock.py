@@ -102,3 +102,32 @@ def test_a_lock_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     """A missing folder is not a busy store."""
     with pytest.raises(StoreUnusable, match="No such file"):
         StoreLock(tmp_path / "missing" / "lock", "x").take()
+
+
+def test_a_lock_file_that_was_removed_is_made_again(path: Path) -> None:
+    """Somebody tidied up; without the file a second server would start on the store."""
+    lock = StoreLock(path, "mirror serve").take()
+    lock.announce("http://127.0.0.1:1")
+    lock.keep()
+    path.unlink()
+    assert holder(path) is None, "this is the danger"
+    lock.keep()
+    found = holder(path)
+    assert found is not None
+    assert found.url == "http://127.0.0.1:1"
+    lock.release()
+    assert holder(path) is None
+
+
+def test_who_lost_the_lock_is_told(path: Path) -> None:
+    """Two that write are worse than one that stops."""
+    lock = StoreLock(path, "mirror serve").take()
+    path.unlink()
+    other = StoreLock(path, "another").take()
+    with pytest.raises(StoreBusy, match="another"):
+        lock.keep()
+    other.release()
+    path.unlink()
+    path.parent.rename(path.parent.with_name("gone"))
+    lock.keep()
+    lock.release()

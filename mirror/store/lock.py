@@ -23,6 +23,7 @@ class StoreLock:
         self._path = path
         self._holder = f"{holder} (process {os.getpid()})"
         self._fd = -1
+        self._url: str | None = None
 
     def take(self) -> Self:
         """Take the lock now, or raise StoreBusy; StoreUnusable where the file cannot be made."""
@@ -39,12 +40,34 @@ class StoreLock:
 
     def announce(self, url: str | None) -> None:
         """Say in the file where this holder listens. On a full disk nothing is said; the lock holds all the same."""
+        self._url = url
         said = json.dumps({"holder": self._holder, "url": url}).encode()
         try:
             os.pwrite(self._fd, said, 0)
             os.ftruncate(self._fd, len(said))
         except OSError:
             os.ftruncate(self._fd, 0)  # rather nothing than a former holder's words
+
+    def keep(self) -> None:
+        """See to it that the file which is locked is the one that others look at: somebody may have removed it.
+
+        Call it now and then. Raises StoreBusy where another process has taken the store by a new file meanwhile:
+        then this one must stop.
+        """
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            found = None
+        mine = os.fstat(self._fd)
+        if found is not None and (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
+            return
+        former, url = self._fd, self._url
+        try:
+            self.take()
+        except StoreUnusable:
+            return  # nobody else can make one either
+        os.close(former)
+        self.announce(url)
 
     def release(self) -> None:
         """Give it up; harmless when not held. The file stays, for it is what others lock."""
