@@ -7,6 +7,7 @@
       StoreError
         StoreBusy                   another process holds the store
         StoreUnusable               missing, not writable, not a folder
+        OnlyRead                    it lies in a folder of somebody else's
         StoreFull                   no room for these bytes; service goes on without keeping them
         BrokenStore                 the tree says what is not so
       UpstreamError
@@ -63,6 +64,10 @@ class StoreBusy(StoreError):
 
 class StoreUnusable(StoreError):
     """The folder is missing, is no folder, or cannot be written."""
+
+
+class OnlyRead(StoreError):
+    """What was to be changed lies in a folder that the mirror only reads."""
 
 
 class StoreFull(StoreError):

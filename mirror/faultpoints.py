@@ -15,6 +15,11 @@ def arm(point: str, times: int = 1) -> None:
     _armed[point] = times
 
 
+def left(point: str) -> int:
+    """Return how often ``point`` must still be passed; 0 where it is not armed."""
+    return _armed.get(point, 0)
+
+
 def passing(point: str) -> None:
     """Say that the program is at ``point``; costs nothing where none is armed. From any thread."""
     if _armed and point in _armed:

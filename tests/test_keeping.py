@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mirror.demo.model import MODEL_TYPE
+from mirror.demo.model import MODEL_TYPE, manifest_bytes
 from mirror.values import ByteRange, Descriptor, Digest, ModelName
-from tests.fakes.registry import FakeRegistry, manifest_bytes, running_fake_registry
+from tests.fakes.registry import FakeRegistry, running_fake_registry
 from tests.process import mirror, serving
 from tests.stored import problems
 from tests.support import MANIFEST, MODEL, Machine, add_blob, blob_path, machine, mirrored, noise, written

@@ -17,6 +17,8 @@ from mirror.values import NamePattern
 
 _PROVING_THREADS = 4
 _FLUSH_S = 5.0
+_LOCK_S = 1.0
+_LOOK_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,15 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
     state = settings.cache.state_directory.absolute()
     async with AsyncExitStack() as stack:
         root = settings.cache.directory.absolute()
-        store = await Store.open(root, state, events, holder=holder, create=create)
+        store = await Store.open(
+            root,
+            state,
+            events,
+            holder=holder,
+            create=create,
+            shared=settings.cache.shared_with_ollama,
+            also_from=settings.cache.also_from,
+        )
         stack.callback(store.close)
         engine = await open_database(settings.database.url, state / "mirror.db")
         stack.push_async_callback(engine.dispose)
@@ -78,12 +88,20 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
 
 @asynccontextmanager
 async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
-    """While the context lasts, keep the store within its limits, scrub it, and repair what is damaged."""
+    """While the context lasts, keep the store within its limits, scrub it, and repair what is damaged.
+
+    Raises StoreBusy where another process has got hold of the store meanwhile.
+    """
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(parts.keeper.run(), name="keeper"),
             group.create_task(parts.scrub.run(), name="scrub"),
+            group.create_task(_keep_lock(parts.store), name="lock"),
         ]
+        if parts.settings.cache.shared_with_ollama:
+            tasks.append(group.create_task(_look_at_the_tree(parts.store), name="tree"))
+        if parts.store.extra:
+            tasks.append(group.create_task(parts.store.extra.run(), name="extra"))
         if not parts.settings.offline:
             tasks.append(group.create_task(parts.repairer.run(), name="repairer"))
         try:
@@ -96,6 +114,18 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
 def _pins(store: Store, settings: Settings) -> Pins:
     host = settings.upstream.host
     return Pins(store.layout, [NamePattern.parse(one, host=host) for one in settings.cache.pinned], host=host)
+
+
+async def _look_at_the_tree(store: Store) -> None:
+    while True:
+        await store.refresh()
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _keep_lock(store: Store) -> None:
+    while True:
+        await asyncio.sleep(_LOCK_S)
+        store.lock.keep()
 
 
 async def _flush_now_and_then(ledger: Ledger, closing: asyncio.Event) -> None:

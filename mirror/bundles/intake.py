@@ -111,6 +111,7 @@ class Intake:
             return False
         if digest not in self._held:
             held = await self.in_thread(lambda: hold(self._store.layout.blob(digest), self._held_path(digest)))
+            faultpoints.passing("import.held")
             self._held |= {digest} if held else set()
         return True
 
@@ -130,6 +131,7 @@ class Intake:
 
     def landed(self, digest: Digest, size: int) -> None:
         """A blob is staged: proven and durable."""
+        faultpoints.passing("import.landed")
         self._staged[digest] = size
         for promise in self._promised.get(digest, ()):
             promise.landed(digest)
@@ -181,6 +183,7 @@ class Intake:
     def _prove_held(self, digest: Digest) -> int:
         size = max(proven(self._held_path(digest), digest, str(digest)), default=0)
         self._held_path(digest).rename(self.path(digest))
+        faultpoints.passing("import.brought_back")
         return size
 
     def _found(self, blob: Descriptor) -> int | None:
@@ -218,10 +221,12 @@ async def opened_intake(store: Store, reserve: Reserve) -> AsyncIterator[Intake]
     intake = Intake(store, reserve, folder, threads)
     try:
         await intake.in_thread(folder.mkdir)
+        faultpoints.passing("import.begun")
         yield intake
     finally:
         try:
             await intake.in_thread(lambda: rmtree(folder, ignore_errors=True))
+            faultpoints.passing("import.cleared")
         finally:
             intake.close()
             threads.shutdown(wait=False)

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from mirror.errors import BadBundle
+from mirror.faultpoints import passing
 from mirror.store.partial import full
 from mirror.values import Digest
 
@@ -73,6 +74,7 @@ def bring(source: Path, target: Path, digest: Digest) -> Generator[int, None, No
         if not _reflinked(fd, target) and not _linked(source, fd, target):
             for _ in _copied(source, fd, target):
                 yield 0
+    passing("import.unproven")
     yield from proven(target, digest, str(source))
 
 

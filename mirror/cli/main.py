@@ -7,6 +7,7 @@ from mirror.cli.carrying import export_models, import_models
 from mirror.cli.completion import completion
 from mirror.cli.config import config
 from mirror.cli.demo import demo
+from mirror.cli.doctor import doctor
 from mirror.cli.keeping import gc, pin, repair, scrub, unpin, usage
 from mirror.cli.models import list_models, prefetch, remove, show, verify
 from mirror.cli.serve import serve
@@ -43,6 +44,6 @@ for command in (
     *(serve, prefetch, list_models, show, remove),
     *(usage, gc, pin, unpin, scrub, repair, verify),
     *(export_models, import_models),
-    *(config, demo, completion),
+    *(config, doctor, demo, completion),
 ):
     main.add_command(command)

@@ -58,6 +58,7 @@ class Tags:
             Offline: not in the store, and the mirror asks nobody.
             UpstreamError: it could not be asked, and nothing stored can stand in.
         """
+        await self._store.notice(name)
         kept = self._kept(name)
         if kept is not None and (self._offline or kept.age_s < self._cache.manifest_ttl):
             return kept
@@ -92,11 +93,14 @@ class Tags:
 
     async def refresh(self, name: ModelName) -> Manifest:
         """Ask the upstream now, keep its answer, return it. Raises UpstreamError."""
-        return (await self._ask(name, brief=False)).manifest
+        return (await self._ask(name, brief=False, keep=True)).manifest
 
     def _kept(self, name: ModelName) -> Answer | None:
         stored = self._store.find(name)
         manifest = self._store.read(stored) if stored else None
+        if manifest is None:
+            stored = self._store.extra.find_whole(name)
+            manifest = self._store.extra.manifest(stored) if stored else None
         if stored is None or manifest is None:
             return None
         checked = self._ledger.checked_at(stored.name)
@@ -105,15 +109,20 @@ class Tags:
 
     def _stale(self, name: ModelName, kept: Answer) -> Answer:
         """What to serve when the upstream cannot be asked: rather a model that is whole than the newest word of it."""
-        whole = self._store.complete.find(name)
-        manifest = self._store.complete.read(whole) if whole else None
-        return Answer(manifest or kept.manifest, Served.STALE, kept.age_s)
+        return Answer(self._whole(name) or kept.manifest, Served.STALE, kept.age_s)
+
+    def _whole(self, name: ModelName) -> Manifest | None:
+        whole, extra = self._store.complete.find(name), self._store.extra
+        if whole is not None:
+            return self._store.complete.read(whole)
+        theirs = extra.find_whole(name)
+        return extra.manifest(theirs) if theirs else None
 
     async def _ask_or_fall_back(self, name: ModelName, kept: Answer | None) -> Answer:
         if kept is None:
             await self._refuse_unknown(str(name.folded), name.short)
         try:
-            return await self._ask(name, brief=kept is not None)
+            return await self._ask(name, brief=kept is not None, keep=False)
         except NotFoundUpstream:
             if kept is None:
                 await self._note_unknown(str(name.folded))
@@ -133,17 +142,20 @@ class Tags:
     async def _note_unknown(self, key: str) -> None:
         await self._unknown.add(key, self._cache.negative_ttl)
 
-    async def _ask(self, name: ModelName, *, brief: bool) -> Answer:
+    async def _ask(self, name: ModelName, *, brief: bool, keep: bool) -> Answer:
+        """Ask, and keep the answer; where it is what a folder has that is only read, only if ``keep`` is true."""
         if name.host.lower() != self._upstream.settings.host.lower():
             raise NotFoundUpstream(f"{name}: this mirror asks for models of {self._upstream.settings.host} only")
-        known = self._store.find(name)
+        theirs = self._store.extra.find_whole(name) if not keep else None
+        known = self._store.find(name) or theirs
         spelled = known.name if known else name  # the upstream's spelling, whatever letter case a client uses
         manifest = await self._upstream.manifest(spelled.repository, spelled.tag, brief=brief)
         self._down_until = 0.0
         await self._unknown.forget(str(name.folded))
         same = known is not None and known.digest == manifest.digest
         try:
-            await self._store.put_manifest(spelled, manifest)
+            if not same or known is not theirs:
+                await self._store.put_manifest(spelled, manifest)
         except StoreFull:
             return Answer(manifest, Served.PASS, 0.0)
         self._ledger.checked(spelled, self._now())

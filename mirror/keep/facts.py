@@ -1,27 +1,29 @@
 """What the plan is made from, gathered from the store and the ledger."""
 
 from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mirror.db import Ledger
 from mirror.keep.plan import Facts, Kind, Loose, ModelFacts
-from mirror.store import Census, Pins, Store, StoredManifest
-from mirror.values import Digest, ModelName
+from mirror.store import Census, Layout, Pins, Store, StoredManifest
+from mirror.store.manifests import expanded, read_manifest
+from mirror.store.ollama import AT_WORK_S, GRACE_S
+from mirror.values import Digest, InvalidManifest, Manifest, ModelName
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The store's index at one moment, so that a thread can look at it in peace.
 
-    ``held`` are blobs that stay whoever names them: read, filled, or named where no name finds it; ``indexed`` what the
-    manifests that an index names name in their turn; ``coming`` the sizes of what is on its way in.
+    ``held`` are blobs that stay whoever names them: read, filled, or named where no name finds it; ``coming`` the sizes
+    of what is on its way in.
     """
 
     models: Mapping[ModelName, tuple[StoredManifest, ...]]
     staged: tuple[StoredManifest, ...]
     held: Set[Digest]
-    indexed: Mapping[ModelName, Set[Digest]]
     coming: Mapping[Digest, int]
 
     @classmethod
@@ -32,20 +34,16 @@ class Snapshot:
         for shelf in shelves:
             for stored in shelf:
                 models[stored.name.folded] = (*models.get(stored.name.folded, ()), stored)
-        indexed = {
-            stored.name.folded: {blob.digest for blob in store.expanded(stored)}
-            for shelf in shelves
-            for stored in shelf.indexes()
-        }
-        twins = {blob.digest for shelf in shelves for stored in shelf.twins for blob in stored.blobs}
-        held = twins | store.blobs.open_ones | coming.keys()
-        return cls(models, tuple(store.staged), held, indexed, dict(coming))
+        twins = {blob.digest for shelf in shelves for stored in shelf.twins for blob in store.expanded(stored)}
+        held = twins | store.blobs.open_ones | coming.keys() | store.mentioned
+        return cls(models, tuple(store.staged), held, dict(coming))
 
 
 @dataclass(frozen=True, slots=True)
 class Gatherer:
     """Makes facts from a snapshot and a look at the disk. ``read_at`` says when a blob was last read, if lately."""
 
+    layout: Layout
     ledger: Ledger
     pins: Pins
     read_at: Callable[[Digest], datetime | None]
@@ -54,22 +52,32 @@ class Gatherer:
 
     def gather(self, snapshot: Snapshot, found: Census, free: int | None, now: datetime) -> Facts:
         """Return the facts; blocks for some tenths of a second where there are thousands of models."""
-        sizes = {digest: one.size for digest, one in found.partials.items()}
-        sizes |= {digest: one.size for digest, one in found.blobs.items()}
+        sizes = {digest: one.size for some in (found.partials, found.blobs) for digest, one in some.items()}
         models = [self._model(name, stored, snapshot) for name, stored in snapshot.models.items()]
         to_write = {digest: max(0, size - sizes.get(digest, 0)) for digest, size in snapshot.coming.items()}
         return Facts(
             models,
             sizes,
-            snapshot.held,
+            snapshot.held | self._theirs(found, now),
             (*self._loose(models, found), *self._leftovers(snapshot, found)),
             promised=sum(to_write.values()),
             free=None if free is None else free - sum(to_write.values()),
             now=now,
         )
 
+    def _theirs(self, found: Census, now: datetime) -> Set[Digest]:
+        """Blobs that an Ollama on the same tree may be about to name: it takes what it finds for pulled already.
+
+        Those are the young ones and, while one of its pulls goes on, all of them.
+        """
+        if not self.shared:
+            return frozenset()
+        if now.timestamp() - found.ollama_at < AT_WORK_S:
+            return found.blobs.keys()
+        return {digest for digest, one in found.blobs.items() if now.timestamp() - one.written_at < GRACE_S}
+
     def _model(self, folded: ModelName, stored: tuple[StoredManifest, ...], snapshot: Snapshot) -> ModelFacts:
-        blobs = {blob.digest for one in stored for blob in one.blobs} | snapshot.indexed.get(folded, set())
+        blobs = frozenset(blob.digest for one in stored for blob in expanded(one, self._child))
         use = self.ledger.use(folded)
         used_at = max(one.written_at for one in stored)  # coming in is a use
         if use.used_at is not None:
@@ -80,7 +88,12 @@ class Gatherer:
         if kept_for is None and self.shared and not self.drop_theirs:
             ours = any(str(one.digest) == use.stored_digest for one in stored)
             kept_for = None if ours else "an Ollama brought it in"
-        return ModelFacts(stored[0].name, frozenset(blobs), used_at, kept_for)
+        return ModelFacts(stored[0].name, blobs, used_at, kept_for)
+
+    def _child(self, digest: Digest) -> Manifest | None:
+        with suppress(OSError, InvalidManifest):
+            return read_manifest(self.layout.blob(digest))
+        return None
 
     def _loose(self, models: list[ModelFacts], found: Census) -> Iterator[Loose]:
         named = set().union(*(model.blobs for model in models))

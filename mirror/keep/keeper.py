@@ -64,7 +64,8 @@ class Keeper:
         self._read: dict[Digest, tuple[float, datetime]] = {}
         self._refused: dict[Digest, tuple[float, StoreFull]] = {}
         self._turn = asyncio.Lock()
-        self._gatherer = Gatherer(ledger, pins, self._read_at, settings.shared_with_ollama, settings.drop_ollama_models)
+        shared, drop_theirs = settings.shared_with_ollama, settings.drop_ollama_models
+        self._gatherer = Gatherer(store.layout, ledger, pins, self._read_at, shared, drop_theirs)
         store.room.limits = self.limits
         events.tap(self._hear, BlobServed)
 
@@ -91,6 +92,8 @@ class Keeper:
         Raises:
             StoreFull: the file system cannot be asked.
         """
+        await self._store.refresh()
+        self._ledger.settle()  # from here on an instant that is later means that it was used again
         snapshot = Snapshot.of(self._store, {**(coming or {}), **self._store.room.coming})
         free = self._store.room.free() if self._settings.min_free is not None else None
         rules, now, proven = _ALL if everything else self._rules(), self._now(), self._store.room.proven
@@ -173,10 +176,13 @@ class Keeper:
     async def _drop_model(self, row: Row) -> int | None:
         if row.name is None or row.used_at is None:
             return None
+        await self._store.notice(row.name)
         stored = [one for shelf in (self._store.complete, self._store.staged) if (one := shelf.find(row.name))]
         busy = self._store.blobs.open_ones | self._store.room.coming.keys()
         used_at = self._ledger.use(row.name).used_at
         if any(blob.digest in busy for one in stored for blob in one.blobs):
+            return None
+        if self._settings.shared_with_ollama and any(one.written_at > row.used_at for one in stored):
             return None
         if self.pins.why(row.name) or (used_at is not None and used_at > row.used_at):
             return None

@@ -26,8 +26,8 @@ class ApiFace:
         return web.json_response({"version": OLLAMA_VERSION})
 
     async def tags(self, request: web.Request) -> web.StreamResponse:
-        """List the complete models, the newest first, as Ollama does (server/model_list_cache.go)."""
-        newest = sorted(self._store.complete, key=lambda one: one.written_at, reverse=True)
+        """List the models that can be served whole, the newest first, as Ollama does (server/model_list_cache.go)."""
+        newest = sorted(self._store.whole_models(), key=lambda one: one.written_at, reverse=True)
         return web.json_response({"models": [_row(one) for one in newest]})
 
 

@@ -74,8 +74,8 @@ class Blobs:
         if _has_it(request, digest):
             return web.Response(status=304, headers={**VERSION, "ETag": f'"{digest}"'})
         if request.method == "HEAD":
+            served = Served.HIT if self._store.servable(digest) is not None else Served.MISS
             size = await self._size(name, digest)
-            served = Served.HIT if self._store.blobs.size(digest) is not None else Served.MISS
             return _head(request, Asked.of(request, name, digest, size), served)
         blob = self._store.open_blob(digest)
         if blob is not None:

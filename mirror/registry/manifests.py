@@ -39,7 +39,7 @@ class Manifests:
     async def tags(self, request: web.Request) -> web.StreamResponse:
         """List the tags of one model that are in the store."""
         name = ModelName(self._host, request.match_info["namespace"], request.match_info["model"], "latest").folded
-        found = [one.name for one in self._store.complete if one.name.with_tag("latest").folded == name]
+        found = [one.name for one in self._store.whole_models() if one.name.with_tag("latest").folded == name]
         if not found:
             raise web.HTTPNotFound(text=f"{name.repository} is not in the store")
         tags, headers = _page(request, sorted(one.tag for one in found))
@@ -47,7 +47,8 @@ class Manifests:
 
     async def catalog(self, request: web.Request) -> web.StreamResponse:
         """List the repositories that are in the store."""
-        found = {one.name.repository for one in self._store.complete if one.name.host.lower() == self._host.lower()}
+        ours = [one.name for one in self._store.whole_models() if one.name.host.lower() == self._host.lower()]
+        found = {one.repository for one in ours}
         repositories, headers = _page(request, sorted(found))
         return web.json_response({"repositories": repositories}, headers={**VERSION, **headers})
 

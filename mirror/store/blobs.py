@@ -8,29 +8,43 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mirror.store.layout import Layout
+from mirror.store.layout import Layout, blob_files
+from mirror.store.stamp import Stamp
 from mirror.values import Digest
 
 
 class OpenBlob:
     """A proven blob held open for reading: it stays readable when it is dropped meanwhile. Close it.
 
-    ``sound`` turns false when its bytes were found not to be what the name says: then no more of it may go out.
+    ``let_go`` is told when it is closed. ``stamp`` is what the file was like when it was proven, where others may write
+    to it.
     """
 
-    def __init__(self, blobs: "BlobStore", digest: Digest, fd: int, size: int) -> None:
-        self._blobs = blobs
+    def __init__(
+        self, let_go: Callable[["OpenBlob"], None], digest: Digest, fd: int, size: int, stamp: Stamp | None = None
+    ) -> None:
+        self._let_go = let_go
+        self._stamp = stamp
+        self._condemned = False
         self.digest = digest
         self.fd = fd
         self.size = size
-        self.sound = True
+
+    @property
+    def sound(self) -> bool:
+        """Whether its bytes are still what the name says, as far as anybody knows: else no more of it may go out."""
+        return not self._condemned and (self._stamp is None or Stamp.of(os.fstat(self.fd)) == self._stamp)
+
+    def condemn(self) -> None:
+        """Its bytes were found not to be what the name says."""
+        self._condemned = True
 
     def close(self) -> None:
         """Let go of it; more than once is harmless."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            self._blobs.let_go(self)
+            self._let_go(self)
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +79,7 @@ class BlobStore:
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
             return None
-        blob = OpenBlob(self, digest, fd, found.st_size)
+        blob = OpenBlob(self.let_go, digest, fd, found.st_size)
         self._readers.setdefault(digest, []).append(blob)
         return blob
 
@@ -114,7 +128,11 @@ class BlobStore:
         """The file is not what its name says: nobody may read on, and for all who ask it is not here."""
         self._condemned.add(digest)
         for blob in self._readers.get(digest, ()):
-            blob.sound = False
+            blob.condemn()
+
+    def put_aside(self, digest: Digest) -> None:
+        """The condemned file has lost its name: whatever gets it is another."""
+        self._condemned.discard(digest)
 
     def arrived(self, digest: Digest) -> None:
         """A proven file has the name now, whatever was there before."""
@@ -138,12 +156,8 @@ class BlobStore:
 
     def __iter__(self) -> Iterator[tuple[Digest, int]]:
         """Yield every blob and its size in bytes, in no order."""
-        with suppress(FileNotFoundError), os.scandir(self._layout.blobs) as entries:
-            for entry in entries:
-                with suppress(ValueError, OSError):
-                    digest = Digest.parse(entry.name)
-                    if entry.is_file() and entry.name == digest.filename:
-                        yield digest, entry.stat().st_size
+        for digest, found in blob_files(self._layout.blobs):
+            yield digest, found.st_size
 
 
 class _Nothing:

@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.store.layout import Layout
+from mirror.store.layout import Layout, blob_files
+from mirror.store.ollama import is_unfinished
 from mirror.values import Digest
 
 
@@ -20,22 +21,22 @@ class OnDisk:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What there is: proven blobs, unfinished ones (the bytes of them that are on disk), what was put aside."""
+    """What there is: proven blobs, unfinished ones (the bytes of them that are on disk), what was put aside.
+
+    ``ollama_at``: when an Ollama last wrote to a blob of its own that is not finished (seconds since the epoch).
+    """
 
     blobs: dict[Digest, OnDisk]
     partials: dict[Digest, OnDisk]
     quarantine: dict[Path, OnDisk]
+    ollama_at: float = 0.0
 
 
 def census(layout: Layout) -> Census:
     """Look at every file. Blocks; changes nothing. What cannot be looked at is not counted."""
-    blobs = {}
-    for entry in _files(layout.blobs):
-        with suppress(ValueError, OSError):
-            digest = Digest.parse(entry.name)
-            found = entry.stat()
-            if entry.name == digest.filename:
-                blobs[digest] = OnDisk(found.st_size, found.st_mtime)
+    blobs: dict[Digest, OnDisk] = {}
+    with suppress(OSError):
+        blobs.update((digest, OnDisk(found.st_size, found.st_mtime)) for digest, found in blob_files(layout.blobs))
     partials = {}
     for entry in _files(layout.partials):
         with suppress(ValueError, OSError):
@@ -46,7 +47,16 @@ def census(layout: Layout) -> Census:
         with suppress(OSError):
             found = entry.stat()
             quarantine[Path(entry.path)] = OnDisk(found.st_size, found.st_mtime)
-    return Census(blobs, partials, quarantine)
+    return Census(blobs, partials, quarantine, _ollama_at(layout) if layout.shared else 0.0)
+
+
+def _ollama_at(layout: Layout) -> float:
+    latest = 0.0
+    for entry in _files(layout.blobs):
+        if is_unfinished(entry.name):
+            with suppress(OSError):
+                latest = max(latest, entry.stat().st_mtime)
+    return latest
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:

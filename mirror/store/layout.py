@@ -1,6 +1,7 @@
 """Where everything lies on disk: the one place that turns names into paths."""
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,6 +11,8 @@ from pathlib import Path
 from mirror.errors import StoreUnusable
 from mirror.faultpoints import passing
 from mirror.values import Digest, Invalid, ModelName
+
+_BLOB = re.compile(r"sha256-([0-9a-f]{64})\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,7 @@ class Layout:
         """
         tree = (self.blobs, self.manifests)
         ours = (self.partials, self.staged, self.quarantine, self.temporary)
-        _apart(self.state, tree)
-        _apart(self.root, ours)
+        self.check_apart()
         try:
             self.root.mkdir(exist_ok=True)
             self.state.mkdir(mode=0o700, exist_ok=True)
@@ -98,6 +100,11 @@ class Layout:
                 raise StoreUnusable(f"cannot write in {folder}")
         if len({folder.stat().st_dev for folder in (*tree, *ours)}) > 1:
             raise StoreUnusable(f"{self.state} must be on the same file system as {self.root}")
+
+    def check_apart(self) -> None:
+        """Raise StoreUnusable where one of the two lies inside a folder of the other that is not kept for it."""
+        _apart(self.state, (self.blobs, self.manifests))
+        _apart(self.root, (self.partials, self.staged, self.quarantine, self.temporary))
 
     def share(self, made: int | Path) -> None:
         """Where the root is its group's to write, so is what was ``made`` below: a path or an open file.
@@ -120,6 +127,22 @@ class Layout:
                         yield ModelName(*path.relative_to(base).parts)
 
 
+def blob_files(folder: Path) -> Iterator[tuple[Digest, os.stat_result]]:
+    """Yield the files in ``folder`` that have a blob's name, in no order; what cannot be looked at is passed over.
+
+    There may be a hundred thousand, and a start waits for them: each is looked at once. Raises OSError where the
+    folder cannot be listed; one that is not there is empty.
+    """
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = _BLOB.match(entry.name)
+            if name is not None:
+                with suppress(OSError):
+                    found = entry.stat()
+                    if stat.S_ISREG(found.st_mode):
+                        yield Digest(name[1]), found
+
+
 def _apart(folder: Path, others: tuple[Path, ...]) -> None:
     """Refuse ``folder`` where what is tidied up in one of ``others`` would take it along."""
     for other in others:
@@ -140,9 +163,7 @@ def _nobody(_: int | Path) -> None:
     pass
 
 
-def write_whole(
-    target: Path, content: bytes, temporary: Path, share: Callable[[int | Path], None] = _nobody
-) -> None:
+def write_whole(target: Path, content: bytes, temporary: Path, share: Callable[[int | Path], None] = _nobody) -> None:
     """Put ``content`` at ``target`` so that any reader, and any crash, sees the old file or all of the new one.
 
     Missing folders on the way are made. ``share`` is called with each of them, and with the file before it gets its
@@ -152,6 +173,7 @@ def write_whole(
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(fd, "wb") as file:
+            passing("write.begun")
             file.write(content)
             file.flush()
             share(file.fileno())
@@ -164,6 +186,7 @@ def write_whole(
             os.unlink(temporary)
         raise
     sync_folder(target.parent)
+    passing("write.done")
 
 
 def _make_folders(folder: Path, share: Callable[[int | Path], None]) -> None:
@@ -172,4 +195,5 @@ def _make_folders(folder: Path, share: Callable[[int | Path], None]) -> None:
         if folder.parent != folder:
             _make_folders(folder.parent, share)
         folder.mkdir(exist_ok=True)
+        passing("folder.made")
         share(folder)

@@ -1,14 +1,19 @@
 """Manifests at rest, and an index of them in memory."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+from mirror.faultpoints import passing
 from mirror.store.layout import Layout, write_whole
 from mirror.values import MANIFEST_TYPES, MAX_MANIFEST_BYTES, Descriptor, Digest, InvalidManifest, Manifest, ModelName
+
+_MOST_BLOBS = 100_000
+"""Of one index; indexes of indexes have no natural end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class ManifestShelf:
         self._base = base
         self._by_name: dict[ModelName, StoredManifest] = {}
         self._twins: list[StoredManifest] = []
-        self._naming: dict[Digest, set[ModelName]] = {}
+        self._naming: dict[Digest, tuple[ModelName, ...]] = {}
         self._indexes: set[ModelName] = set()
         self._raw: dict[Path, Manifest] = {}
 
@@ -125,11 +130,13 @@ class ManifestShelf:
         stored = self._by_name.get(name.folded)
         if stored is not None:
             stored.path.unlink(missing_ok=True)
+            passing("unshelve.unlinked")
             self._unindex(stored)
             self._raw.pop(stored.path, None)
             with suppress(OSError):
                 for folder in list(stored.path.parents)[:3]:
                     folder.rmdir()
+                    passing("unshelve.folder")
         return stored
 
     def naming(self, digest: Digest) -> list[StoredManifest]:
@@ -161,20 +168,21 @@ class ManifestShelf:
         return len(self._by_name)
 
     def _index(self, stored: StoredManifest) -> None:
-        self._by_name[stored.name.folded] = stored
+        key, naming = stored.name.folded, self._naming
+        self._by_name[key] = stored
         if _is_index(stored):
-            self._indexes.add(stored.name.folded)
+            self._indexes.add(key)
         for blob in stored.blobs:
-            self._naming.setdefault(blob.digest, set()).add(stored.name.folded)
+            naming[blob.digest] = (*naming.get(blob.digest, ()), key)
 
     def _unindex(self, stored: StoredManifest) -> None:
-        del self._by_name[stored.name.folded]
-        self._indexes.discard(stored.name.folded)
+        key = stored.name.folded
+        del self._by_name[key]
+        self._indexes.discard(key)
         for blob in stored.blobs:
-            names = self._naming[blob.digest]
-            names.discard(stored.name.folded)
-            if not names:
-                del self._naming[blob.digest]
+            others = tuple(name for name in self._naming.pop(blob.digest) if name != key)
+            if others:
+                self._naming[blob.digest] = others
 
     def _path(self, name: ModelName) -> Path:
         known = self._by_name.get(name.folded)
@@ -190,7 +198,8 @@ class ManifestShelf:
 
 def read_manifest(path: Path) -> Manifest:
     """Read a file as a manifest, not more of it than a manifest can have. Raises OSError, InvalidManifest."""
-    with path.open("rb") as file:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not wait
+    with os.fdopen(fd, "rb") as file:
         return Manifest.parse(file.read(MAX_MANIFEST_BYTES + 1))
 
 
@@ -198,6 +207,19 @@ def read_stored(name: ModelName, path: Path) -> tuple[StoredManifest, Manifest]:
     """Read a file as the manifest of ``name``. Raises as ``read_manifest``."""
     manifest = read_manifest(path)
     return _described(name, manifest, path), manifest
+
+
+def expanded(stored: StoredManifest, child: Callable[[Digest], Manifest | None]) -> list[Descriptor]:
+    """Return every blob of a model: those its manifest names and, for an index, those its manifests name.
+
+    ``child`` reads a manifest that an index names; None where the blob is not here, or is none.
+    """
+    found = list(stored.blobs)
+    for blob in found:  # it grows meanwhile, by what its own entries name
+        if blob.media_type in MANIFEST_TYPES and len(found) < _MOST_BLOBS:
+            named = child(blob.digest)
+            found += named.blobs if named is not None else ()
+    return found
 
 
 def _is_index(stored: StoredManifest) -> bool:

@@ -51,9 +51,11 @@ class Partial:
             if not have.total:  # what an old record says must never be believed of the new file
                 layout.record(digest).unlink(missing_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if have.total else os.O_TRUNC)
+            passing("partial.unrecorded")
             fd = os.open(layout.partial(digest), flags, 0o644)
         except OSError as error:
             raise full(error) from error
+        passing("partial.made")
         partial = cls(layout, digest, size, fd, have)
         try:
             os.ftruncate(fd, size)
@@ -84,7 +86,9 @@ class Partial:
         try:
             os.fdatasync(self.fd)
             new.write_text(json.dumps(said))
+            passing("record.written")
             os.replace(new, record)
+            passing("record.named")
         except OSError as error:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
@@ -135,6 +139,7 @@ class Partial:
             raise full(error) from error
         with suppress(OSError):
             self._layout.record(self.digest).unlink(missing_ok=True)
+        passing("publish.unrecorded")
 
     def _only_read(self) -> None:
         """Let the descriptor write no more: a thread that was given up must not reach into a proven blob."""
@@ -147,6 +152,7 @@ class Partial:
         for path in (self._layout.record(self.digest), self._layout.partial(self.digest)):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+            passing("partial.dropped")
 
     def close(self) -> None:
         """Close the descriptor; what is recorded stays for the next ``open``."""
@@ -181,3 +187,4 @@ def tidy(layout: Layout) -> None:
         if path not in kept:
             with suppress(OSError):
                 path.unlink()
+            passing("recover.removed")

@@ -1,48 +1,30 @@
 """What has changed in a tree of manifests since the last look, where others write too."""
 
 import os
-import time
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from mirror.store.manifests import ManifestShelf, StoredManifest, read_stored
-from mirror.values import Invalid, Manifest, ModelName
-
-_SETTLED_NS = 2_000_000_000
-"""A file may be written twice within one tick of its file system's clock; one this old was not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What of a file changes with its content: its size in bytes, when it was written (ns), and which file it is."""
-
-    size: int
-    mtime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, found: os.stat_result) -> Self:
-        """Take it from what stat says."""
-        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
-
-    @property
-    def settled(self) -> bool:
-        """Whether a change from now on would show; false of a file that was written only just now."""
-        return time.time_ns() - self.mtime_ns > _SETTLED_NS
+from mirror.store.ollama import mentioned
+from mirror.store.stamp import Stamp
+from mirror.values import MAX_MANIFEST_BYTES, Digest, Invalid, Manifest, ModelName
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look found that the shelf does not know: manifests that came or changed, and paths that are gone."""
+    """What a look found that the shelf does not know: manifests that came or changed, and paths that are gone.
+
+    ``mentioned`` are the digests in files that are no manifests to us. ``problem`` is why something could not be looked
+    at: nothing is said to be gone then.
+    """
 
     came: tuple[tuple[StoredManifest, Manifest], ...]
     gone: tuple[Path, ...]
+    mentioned: frozenset[Digest]
+    problem: OSError | None
     stamps: dict[Path, Stamp]
-
-    def __bool__(self) -> bool:
-        return bool(self.came or self.gone)
 
 
 class Rescan:
@@ -57,29 +39,42 @@ class Rescan:
         self._base = base
         self._shelf = shelf
         self._stamps: dict[Path, Stamp] = {}
+        self.mentioned: frozenset[Digest] = frozenset()
 
     def look(self) -> Look:
-        """Look at every file. Raises OSError where the tree cannot be listed; a tree that is not there is empty."""
-        came, stamps, seen = [], {}, set()
+        """Look at every file. A tree that is not there is empty."""
+        came, stamps, seen, unread, problems = [], {}, set(), set[Digest](), list[OSError]()
         known = {stored.path: stored for stored in (*self._shelf, *self._shelf.twins)}
-        for path, stamp in _files(self._base, 4):
+        for path, stamp in _files(self._base, 4, problems):
             seen.add(path)
             if self._stamps.get(path) == stamp:
                 stamps[path] = stamp
                 continue
             try:
-                stored, manifest = read_stored(ModelName(*path.relative_to(self._base).parts), path)
-            except (Invalid, OSError):
+                read = self._read(path, unread)
+            except OSError as error:
+                problems.append(error)
+                continue
+            if read is None:
                 continue
             if stamp.settled:
                 stamps[path] = stamp
-            if stored != known.get(path):
-                came.append((stored, manifest))
-        return Look(tuple(came), tuple(path for path in known if path not in seen), stamps)
+            if read[0] != known.get(path):
+                came.append(read)
+        gone = tuple(path for path in known if path not in seen) if not problems else ()
+        return Look(tuple(came), gone, frozenset(unread), problems[0] if problems else None, stamps)
+
+    def _read(self, path: Path, unread: set[Digest]) -> tuple[StoredManifest, Manifest] | None:
+        """Read one file; None where it is no manifest, and then ``unread`` gets the digests in it. Raises OSError."""
+        try:
+            return read_stored(ModelName(*path.relative_to(self._base).parts), path)
+        except Invalid:
+            unread |= mentioned(path, MAX_MANIFEST_BYTES)
+            return None
 
     def take_in(self, look: Look) -> list[StoredManifest]:
         """Have the shelf say what was found; return the manifests of names that it knows no more."""
-        self._stamps = look.stamps
+        self._stamps, self.mentioned = look.stamps, look.mentioned
         gone = [stored for path in look.gone if (stored := self._shelf.forget(path)) is not None]
         for stored, manifest in look.came:
             self._shelf.found(stored, manifest)
@@ -95,19 +90,27 @@ class Rescan:
             return known is not None
 
 
-def _files(folder: Path, levels: int) -> Iterator[tuple[Path, Stamp]]:
-    """Yield the files ``levels`` down, in the order of their names. Raises OSError, but not for what goes meanwhile."""
+def _files(folder: Path, levels: int, problems: list[OSError]) -> Iterator[tuple[Path, Stamp]]:
+    """Yield the files ``levels`` down, in the order of their names; what cannot be looked at is in ``problems``."""
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError as error:
+        problems.append(error)
+        return
     for name in names:
         path = folder / name
         if levels > 1:
-            yield from _files(path, levels - 1)
-        elif path.is_file():
-            try:
-                yield path, Stamp.of(path.stat())
-            except FileNotFoundError:
-                continue
+            yield from _files(path, levels - 1, problems)
+            continue
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problems.append(error)
+            continue
+        if stat.S_ISREG(found.st_mode):
+            yield path, Stamp.of(found)

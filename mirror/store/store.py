@@ -1,6 +1,7 @@
 """The store: whole, proven blobs and complete models, and the order in which they come and go."""
 
 import asyncio
+import errno
 import os
 import tempfile
 import time
@@ -11,21 +12,21 @@ from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
-from mirror.errors import StoreFull, StoreUnusable
+from mirror.errors import OnlyRead, StoreFull, StoreUnusable
 from mirror.events import BlobDamaged, BlobRepaired, Events, ModelRemoved, ModelStored, Reason
 from mirror.faultpoints import passing
 from mirror.store.blobs import BlobStore, OpenBlob
+from mirror.store.extra import Extra
 from mirror.store.layout import Layout, sync_folder, write_whole
 from mirror.store.lock import StoreLock
-from mirror.store.manifests import ManifestShelf, StoredManifest
+from mirror.store.manifests import ManifestShelf, StoredManifest, expanded
+from mirror.store.ollama import is_ripe
 from mirror.store.partial import full
 from mirror.store.recovery import put_aside, recover
+from mirror.store.rescan import Look, Rescan
 from mirror.store.room import Room
 from mirror.threads import in_thread
-from mirror.values import MANIFEST_TYPES, MAX_MANIFEST_BYTES, Descriptor, Digest, InvalidManifest, Manifest, ModelName
-
-_MOST_BLOBS = 100_000
-"""Of one index; indexes of indexes have no natural end."""
+from mirror.values import MAX_MANIFEST_BYTES, Descriptor, Digest, InvalidManifest, Manifest, ModelName
 
 
 class Store:
@@ -36,13 +37,15 @@ class Store:
     a caller who is cancelled leaves the index saying what the disk says.
     """
 
-    def __init__(self, layout: Layout, events: Events, lock: StoreLock) -> None:
+    def __init__(self, layout: Layout, events: Events, lock: StoreLock, also_from: Sequence[Path] = ()) -> None:
         self.layout = layout
         self.lock = lock
         self.blobs = BlobStore(layout, self._unlink)
         self.room = Room(layout)
         self.complete = ManifestShelf(layout, layout.manifests)
         self.staged = ManifestShelf(layout, layout.staged)
+        self.extra = Extra(layout, also_from, self.blobs.size)
+        self._rescan = Rescan(layout.manifests, self.complete)
         self.problems: list[str] = []
         self._events = events
         self._changes = asyncio.Lock()
@@ -51,21 +54,34 @@ class Store:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     @classmethod
-    async def open(cls, root: Path, state: Path, events: Events, *, holder: str, create: bool = True) -> Self:
+    async def open(
+        cls,
+        root: Path,
+        state: Path,
+        events: Events,
+        *,
+        holder: str,
+        create: bool = True,
+        shared: bool = False,
+        also_from: Sequence[Path] = (),
+    ) -> Self:
         """Take the store for this process and mend what a crash left.
+
+        ``shared``: an Ollama writes in the tree too. ``also_from``: folders of others, to be served from and only read.
 
         Raises:
             StoreBusy: another process has it.
             StoreUnusable: it is not there (and ``create`` is false), or cannot be written.
         """
-        layout = Layout(root, state)
+        layout = Layout(root, state, shared)
         if not create and not layout.blobs.is_dir():
             raise StoreUnusable(f"there is no store at {root}")
         await asyncio.to_thread(layout.make)
         lock = StoreLock(state / "lock", holder).take()
-        store = cls(layout, events, lock)
+        store = cls(layout, events, lock, also_from)
         try:
             await in_thread(store._thread, store._recover)
+            await store.extra.look()
         except OSError as error:
             store.close()
             raise StoreUnusable(f"cannot tidy up {error.filename}: {error.strerror}") from error
@@ -76,6 +92,7 @@ class Store:
 
     def close(self) -> None:
         """Give the store to the next process."""
+        self.extra.close()
         self._thread.shutdown()
         self.lock.release()
 
@@ -97,7 +114,7 @@ class Store:
                 return manifest
         raw = self.blobs.read(digest, MAX_MANIFEST_BYTES)
         with suppress(InvalidManifest):
-            return Manifest.parse(raw) if raw and raw.lstrip()[:1] == b"{" else None
+            return Manifest.parse(raw) if raw and raw.lstrip()[:1] == b"{" else self.extra.by_digest(digest)
         return None
 
     def size_of(self, digest: Digest, name: ModelName) -> int | None:
@@ -105,22 +122,32 @@ class Store:
 
         The word of ``name``'s own repository counts first: another's manifest may have it wrong.
         """
-        size = self.blobs.size(digest)
+        size = self.servable(digest)
         if size is not None:
             return size
         said = [one for shelf in (self.staged, self.complete) for one in shelf.naming(digest)]
         said.sort(key=lambda one: one.name.repository.lower() != name.repository.lower())
         return next((blob.size for one in said[:1] for blob in one.blobs if blob.digest == digest), None)
 
+    def servable(self, digest: Digest) -> int | None:
+        """Return the size in bytes of a blob that is here, or proven in a folder that is only read; else None."""
+        size = self.blobs.size(digest)
+        return size if size is not None else self.extra.size(digest)
+
+    def whole_models(self) -> list[StoredManifest]:
+        """Return every model that can be served: ours, and of the folders that are only read what we have not."""
+        theirs = [one for one in self.extra.models() if self.complete.find(one.name) is None]
+        return [*self.complete, *(one for one in theirs if not self.extra.missing(one))]
+
     def open_blob(self, digest: Digest) -> OpenBlob | None:
-        """Open a blob for reading; None when it is not here.
+        """Open a blob for reading; None when it is neither here nor proven in a folder that is only read.
 
         One that has another size than every manifest says was changed behind our back: it is put aside, and so
         is not here.
         """
         blob = self.blobs.open(digest)
         if blob is None:
-            return None
+            return self.extra.open(digest)
         naming = [one for shelf in (self.complete, self.staged) for one in shelf.naming(digest)]
         said = {one.size for stored in naming for one in stored.blobs if one.digest == digest}
         if not said or blob.size in said:
@@ -128,7 +155,7 @@ class Store:
         blob.close()
         with suppress(OSError):
             self._put_aside(digest)
-        return None
+        return self.extra.open(digest)
 
     async def put_manifest(self, name: ModelName, manifest: Manifest) -> None:
         """Keep a manifest: among the complete models when every blob is here, else staged until they are.
@@ -137,6 +164,8 @@ class Store:
             StoreFull: the disk would not take it; the complete models are as they were.
         """
         async with self._changes:
+            with suppress(OSError):
+                await self._look_again()  # what an Ollama has just completed is its own
             kept = self.complete.find(name)
             if kept is not None and kept.digest == manifest.digest:
                 self._unstage(name)  # where there is one, the tag moved back
@@ -172,6 +201,7 @@ class Store:
 
         def publish() -> None:
             for digest, path in blobs.items():
+                self.layout.share(path)
                 os.replace(path, self.layout.blob(digest))
                 passing("adopt.named")
             sync_folder(self.layout.blobs)
@@ -197,17 +227,21 @@ class Store:
     ) -> int | None:
         """Take a model out, and the blobs nothing else names; return the bytes freed, None if it is not here.
 
-        Unfinished blobs that only it named go with it, but not while they are being filled.
+        Unfinished blobs that only it named go with it, but not while they are being filled. In a tree shared with an
+        Ollama blobs younger than an hour stay as loose ones, as a pull of its may be about to name them.
 
         Raises:
             StoreFull: the tree cannot be written.
+            OnlyRead: it is not ours to remove.
         """
         async with self._changes:
             try:
+                await self._look_again()
                 gone = [shelf.remove(name) for shelf in (self.complete, self.staged)]
                 passing("remove.unnamed")
                 found = [stored for stored in gone if stored is not None]
                 if not found:
+                    self._refuse_of_others(name)
                     return None
                 for stored in found:
                     self._lacking.pop(stored.digest, None)
@@ -225,6 +259,7 @@ class Store:
         """
         async with self._changes:
             try:
+                await self._look_again()
                 return {digest: freed for digest in sorted(self.unnamed(digests)) if (freed := self._drop({digest}))}
             except OSError as error:
                 raise full(error) from error
@@ -259,6 +294,9 @@ class Store:
     async def condemn(self, digest: Digest) -> list[ModelName]:
         """A blob is not what its name says: put it aside, cut off who reads it, stage the models that name it.
 
+        In a tree shared with an Ollama their manifests stay where they are: a model that lacks a blob is one it pulls
+        again, a model without a manifest one it has lost.
+
         Raises:
             StoreFull: the tree cannot be written; nobody is served the blob all the same.
         """
@@ -268,7 +306,8 @@ class Store:
             try:
                 self._put_aside(digest)
                 passing("condemn.aside")
-                for stored in damaged:
+                self.blobs.put_aside(digest)
+                for stored in damaged if not self.layout.shared else ():
                     await self._stage_again(stored)
             except OSError as error:
                 raise full(error) from error
@@ -277,6 +316,25 @@ class Store:
                 self._events.publish(BlobDamaged(digest, names))
         return list(names)
 
+    async def refresh(self) -> None:
+        """Take note of what an Ollama that shares the tree has done in it; else nothing. Reads only what has changed.
+
+        What cannot be looked at is as it was before.
+        """
+        with suppress(OSError):
+            async with self._changes:
+                await self._look_again()
+
+    async def notice(self, name: ModelName) -> None:
+        """As ``refresh``, but only where the disk says something new of this very model, which costs one stat."""
+        if self.layout.shared and self._rescan.differs(name):
+            await self.refresh()
+
+    @property
+    def mentioned(self) -> frozenset[Digest]:
+        """Digests in files of a shared tree that are no manifests to us, but may be to an Ollama."""
+        return self._rescan.mentioned
+
     async def swept(self) -> None:
         """Wait until what was removed is off the disk."""
         await in_thread(self._thread, lambda: None)
@@ -284,17 +342,11 @@ class Store:
     def unnamed(self, digests: Iterable[Digest]) -> set[Digest]:
         """Return those of ``digests`` that no manifest here names, nor one that an index names."""
         indexed = {blob.digest for stored in self._indexes() for blob in self.expanded(stored)}
-        return {one for one in digests if one not in indexed and not self._named(one)}
+        return {one for one in digests if one not in indexed and not self._named(one) and one not in self.mentioned}
 
     def expanded(self, stored: StoredManifest) -> list[Descriptor]:
         """Return every blob of a model: those its manifest names and, for an index, those its manifests name."""
-        found = list(stored.blobs)
-        for blob in found:  # it grows meanwhile, by what its own entries name
-            if blob.media_type in MANIFEST_TYPES and len(found) < _MOST_BLOBS:
-                raw = self.blobs.read(blob.digest, MAX_MANIFEST_BYTES)
-                with suppress(InvalidManifest):
-                    found += Manifest.parse(raw).blobs if raw else ()
-        return found
+        return expanded(stored, self._child)
 
     def to_come(self, name: ModelName, digest: Digest) -> dict[Digest, int]:
         """Return what is still to come, with sizes in bytes, of ``name``'s models that wait for this blob too."""
@@ -344,6 +396,11 @@ class Store:
         except OSError as error:
             raise full(error) from error
 
+    def _refuse_of_others(self, name: ModelName) -> None:
+        theirs = self.extra.find(name)
+        if theirs is not None:
+            raise OnlyRead(f"{name.short} lies in {self.extra.folder_of(theirs)}, which this mirror only reads")
+
     def _unstage(self, name: ModelName) -> None:
         try:
             self.staged.remove(name)
@@ -371,12 +428,18 @@ class Store:
         """Write bytes that named themselves. Not by a Partial: a fill may be at work on the one of this digest."""
         target, temporary = self.layout.blob(digest), self.layout.temporary / uuid4().hex
         try:
-            await in_thread(self._thread, lambda: write_whole(target, content, temporary))
+            await in_thread(self._thread, lambda: write_whole(target, content, temporary, self.layout.share))
         except OSError as error:
             raise full(error) from error
 
     def _named(self, digest: Digest) -> bool:
         return self.complete.names(digest) or self.staged.names(digest)
+
+    def _child(self, digest: Digest) -> Manifest | None:
+        raw = self.blobs.read(digest, MAX_MANIFEST_BYTES)
+        with suppress(InvalidManifest):
+            return Manifest.parse(raw) if raw else None
+        return None
 
     def _indexes(self) -> list[StoredManifest]:
         return [*self.complete.indexes(), *self.staged.indexes()]
@@ -387,6 +450,7 @@ class Store:
         aside = self.layout.quarantine / digest.filename
         with suppress(OSError):  # nearly always: there is none
             aside.rename(aside.with_name(f"{aside.name}.{int(time.time())}"))
+            passing("repair.renamed")
             self._events.publish(BlobRepaired(digest))
 
     async def _promote_waiting(self, digest: Digest) -> None:
@@ -407,9 +471,13 @@ class Store:
 
     def _drop(self, digests: set[Digest]) -> int:
         """Drop what is here of blobs that nothing names, proven or not; return the bytes. Raises OSError."""
-        freed = sum(self.blobs.drop(digest) for digest in digests)
+        freed = sum(self.blobs.drop(digest) for digest in digests if self._may_go(digest))
         passing("drop.blobs")
         return freed + self._drop_partials(digests)
+
+    def _may_go(self, digest: Digest) -> bool:
+        """Whether a blob that nothing names can go now and not later, when an Ollama may have named it."""
+        return not self.layout.shared or (is_ripe(self.layout.blob(digest)) and not self.blobs.being_read(digest))
 
     def _drop_partials(self, digests: set[Digest]) -> int:
         partials = self.room.partials()
@@ -438,11 +506,34 @@ class Store:
         with suppress(RuntimeError):  # the store is closed: the next start finds it among what is temporary
             self._thread.submit(_unlink, aside)
 
+    async def _look_again(self) -> None:
+        """Under the lock, in a shared tree: have the index say what the disk says. Raises OSError."""
+        if self.layout.shared:
+            proven = self.room.proven
+            look, counted = await in_thread(self._thread, self._look)
+            if look.problem is not None:
+                raise look.problem
+            if self.room.proven == proven:  # nothing came or went meanwhile: what was counted is so
+                self.room.proven = proven if counted is None else counted
+            for gone in self._rescan.take_in(look):
+                self._events.publish(ModelRemoved(gone.name, 0, Reason.ELSEWHERE, "an Ollama removed it"))
+
+    def _look(self) -> tuple[Look, int | None]:
+        """Look at the manifests and, where there is something new of them, at the bytes of the blobs."""
+        if not self.layout.blobs.is_dir():  # not mounted any more: nobody has removed anything
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.layout.blobs))
+        if not self.layout.manifests.is_dir():  # Ollama removes it at its start when it is empty
+            self.layout.make()
+        look = self._rescan.look()
+        return look, sum(size for _, size in self.blobs) if look.came or look.gone else None
+
     def _recover(self) -> None:
-        self.problems += recover(self.layout, self.complete, self.staged, self.missing)
-        self.room.proven = sum(size for _, size in self.blobs)
+        sizes = dict(self.blobs)
+        self.problems += recover(self.layout, self.complete, self.staged, sizes)
+        self.room.proven = sum(sizes.values())
 
 
 def _unlink(path: Path) -> None:
     with suppress(OSError):
         path.unlink()
+    passing("drop.unlinked")

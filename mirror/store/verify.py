@@ -12,6 +12,7 @@ from threading import Event
 
 from mirror.store.layout import Layout
 from mirror.store.manifests import read_manifest
+from mirror.store.ollama import is_unfinished
 from mirror.values import Digest, Invalid, InvalidManifest, Manifest, ModelName
 
 _HASH_BYTES = 4 << 20
@@ -36,14 +37,15 @@ class Progress:
 def verify(layout: Layout, stop: Callable[[], bool] = lambda: False) -> Iterator[Problem | Progress]:
     """Hash every blob and follow every manifest; yield what is wrong, and progress between. Blocks; changes nothing.
 
-    Ends early once ``stop`` says so. A blob or manifest that goes away meanwhile is no problem.
+    Ends early once ``stop`` says so. A blob or manifest that goes away meanwhile is no problem, nor is what an Ollama
+    that shares the tree has not finished.
     """
     sizes: dict[Digest, int] = {}
     blobs = []
     for path in sorted(layout.blobs.iterdir()) if layout.blobs.is_dir() else []:
         digest = _digest(path)
         if digest is None:
-            if path.is_file():
+            if path.is_file() and not (layout.shared and is_unfinished(path.name)):
                 yield Problem(path, "is no blob: its name is no digest as Ollama writes it")
         elif not path.is_file():
             if os.path.lexists(path):

@@ -125,10 +125,14 @@ class Upstream:
     async def answers(self) -> bool:
         """Say whether the upstream answers at all, whatever it says."""
         try:
-            await self._session.ask(self.url / "v2" / "", {}, limit=0, within_s=self.settings.stale_timeout)
+            await self.greeting()
         except UpstreamError:
             return False
         return True
+
+    async def greeting(self) -> Reply:
+        """Ask once for what every registry has, and return the answer, whatever it is. Raises UpstreamError."""
+        return await self._session.ask(self.url / "v2" / "", {}, limit=0, within_s=self.settings.stale_timeout)
 
     def _v2(self, repository: str) -> URL:
         return self.url.joinpath("v2", *repository.split("/"))

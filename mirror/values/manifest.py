@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from sys import intern
 from typing import Any, Self
 
 from mirror.values.digest import Digest
@@ -38,7 +39,7 @@ class Descriptor:
             digest = Digest.parse(_text(entry, "digest"))
         except InvalidDigest as error:
             raise InvalidManifest(error.text, error.accepted) from error
-        return cls(digest, size, _text(entry, "mediaType"))
+        return cls(digest, size, intern(_text(entry, "mediaType")))  # a hundred thousand blobs share a few of them
 
 
 @dataclass(frozen=True)
