@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench import growth
 from bench.servers import Mirror, Nginx, cpu_of, mirror, nginx, peak_of, registry, reset_peak
 from mirror.demo.model import DemoModel, write_model
 
@@ -166,10 +167,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--size", type=float, default=2e9, help="bytes of the blob (default 2e9)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=("hits", "misses", "manifests"), help="one group of scenarios")
+    parser.add_argument("--only", choices=("hits", "misses", "manifests", "growth"), help="one group of scenarios")
     parser.add_argument("--folder", default="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
     parser.add_argument("--out", type=Path, help="write the table to this file too")
     options = parser.parse_args()
+    if options.only == "growth":
+        with tempfile.TemporaryDirectory(prefix="mirror-bench-", dir=options.folder) as base:
+            _say(growth.measure(Path(base), options.rounds), options.out)
+        return
     for program in ("nginx", "wrk"):
         if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin"):
             sys.exit(f"the bench needs {program}; as root, make bench installs it")
@@ -191,10 +196,13 @@ def main() -> None:
             for title, group in groups.items():
                 if options.only in (None, title):
                     group()
-        said = table(bench.figures, bench.blob.size)
-        print(f"\n{said}")
-        if options.out:
-            options.out.write_text(said + "\n")
+        _say(table(bench.figures, bench.blob.size), options.out)
+
+
+def _say(said: str, out: Path | None) -> None:
+    print(f"\n{said}")
+    if out:
+        out.write_text(said + "\n")
 
 
 if __name__ == "__main__":

@@ -198,9 +198,13 @@ class ManifestShelf:
 
 def read_manifest(path: Path) -> Manifest:
     """Read a file as a manifest, not more of it than a manifest can have. Raises OSError, InvalidManifest."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not wait
-    with os.fdopen(fd, "rb") as file:
+    with open(path, "rb", opener=_not_waiting) as file:
         return Manifest.parse(file.read(MAX_MANIFEST_BYTES + 1))
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    """Open it even where it is a pipe, which is none of the manifests there can be."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_stored(name: ModelName, path: Path) -> tuple[StoredManifest, Manifest]:
