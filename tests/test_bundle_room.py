@@ -118,7 +118,7 @@ class Evicting(Counted):
     async def __call__(self, blobs: Mapping[Digest, int]) -> Counted:
         """Reserve."""
         await self._store.remove(OTHER)
-        await self._store.swept()
+        await self._store.trash.emptied()
         return await super().__call__(blobs)
 
 

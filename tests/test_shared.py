@@ -367,3 +367,44 @@ async def test_what_a_mirror_published_before_it_shared_counts_as_ours(tmp_path:
         await store.refresh()
         assert heard == []
         assert [one.name for one in store.complete] == [OURS]
+
+
+@pytest.mark.parametrize("drop_theirs", [False, True])
+async def test_a_pull_through_us_does_not_take_the_name_of_a_model_that_is_ollamas(
+    tmp_path: Path, drop_theirs: bool
+) -> None:
+    """Somebody made it there and calls it as an upstream's is called; a machine elsewhere pulls that one."""
+    async with running_fake_registry() as fake:
+        fake.add_model("library/theirs:latest", {"application/vnd.ollama.image.model": b"upstream's"})
+        settings = {"cache__drop_ollama_models": drop_theirs}
+        async with beside_ollama(tmp_path, fake, **settings) as (mirror, client, folder):
+            made = ollama_pulls(folder, THEIRS, b"made here")
+            await mirror.parts.puller.pull(THEIRS, lambda _: None)
+            pulled = await client.get(tag_path(THEIRS))
+            assert Digest.of(b"upstream's") in {one.digest for one in Manifest.parse(pulled.body).layers}
+            there = manifest_path(folder, THEIRS).read_bytes()
+            assert (there == made.raw) is not drop_theirs
+            await mirror.parts.keeper.collect(everything=True)
+        async with beside_ollama(tmp_path, fake, **settings) as (mirror, client, folder):
+            assert manifest_path(folder, THEIRS).exists() is not drop_theirs
+            if not drop_theirs:
+                assert manifest_path(folder, THEIRS).read_bytes() == made.raw, "nor at the next start"
+
+
+async def test_a_damaged_model_of_a_shared_tree_is_repaired(tmp_path: Path) -> None:
+    """Its manifest stays where it is, and still it counts as damaged and is fetched again."""
+    async with running_fake_registry() as fake:
+        content = b"x" * 5000
+        fake.add_model("library/ours:latest", {"application/vnd.ollama.image.model": content})
+        async with beside_ollama(tmp_path, fake) as (mirror, client, folder):
+            await mirror.parts.puller.pull(OURS, lambda _: None)
+            path = blob(folder, content)
+            path.write_bytes(b"y" * 5000)
+            await mirror.parts.scrub.scrub(lambda _: None, None)
+
+            async def whole() -> bool:
+                return path.exists() and path.read_bytes() == content
+
+            await eventually(whole)
+            assert (await client.get(blob_path(Digest.of(content), OURS.repository))).body == content
+            assert mirror.parts.store.damaged_models() == []

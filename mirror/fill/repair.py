@@ -29,10 +29,9 @@ class Repairer:
         self._wanted.set()  # an earlier process may have left some
         events.tap(self._hear, BlobDamaged)
 
-    async def damaged(self) -> list[StoredManifest]:
+    def damaged(self) -> list[StoredManifest]:
         """Return the models that lack a blob because what was there turned out to be none."""
-        staged = tuple(self._store.staged)
-        return await asyncio.to_thread(lambda: [one for one in staged if self._store.damaged(one)])
+        return self._store.damaged_models()
 
     async def repair(self, name: ModelName, report: Callable[[PullProgress], None] = lambda _: None) -> PullProgress:
         """Fetch what a model lacks. Raises as Puller.mend does."""
@@ -45,7 +44,7 @@ class Repairer:
                 async with asyncio.timeout(self._again_s):
                     await self._wanted.wait()
             self._wanted.clear()
-            for stored in await self.damaged():
+            for stored in self.damaged():
                 try:
                     await self.repair(stored.name)
                 except MirrorError as error:

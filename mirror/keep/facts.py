@@ -17,12 +17,13 @@ from mirror.values import Digest, InvalidManifest, Manifest, ModelName
 class Snapshot:
     """The store's index at one moment, so that a thread can look at it in peace.
 
-    ``held`` are blobs that stay whoever names them: read, filled, or named where no name finds it; ``coming`` the sizes
-    of what is on its way in.
+    ``coming`` are the sizes of what is on its way in, ``busy`` that and what is being read: models that name such a
+    blob stay. ``held`` are all blobs that stay whoever names them: the busy, and those named where no name finds it.
     """
 
     models: Mapping[ModelName, tuple[StoredManifest, ...]]
     staged: tuple[StoredManifest, ...]
+    busy: Set[Digest]
     held: Set[Digest]
     coming: Mapping[Digest, int]
 
@@ -35,8 +36,8 @@ class Snapshot:
             for stored in shelf:
                 models[stored.name.folded] = (*models.get(stored.name.folded, ()), stored)
         twins = {blob.digest for shelf in shelves for stored in shelf.twins for blob in store.expanded(stored)}
-        held = twins | store.blobs.open_ones | coming.keys() | store.mentioned
-        return cls(models, tuple(store.staged), held, dict(coming))
+        busy = store.blobs.open_ones | coming.keys()
+        return cls(models, tuple(store.staged), busy, busy | twins | store.mentioned, dict(coming))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Gatherer:
         if use.used_at is not None:
             used_at = max(used_at, use.used_at)
         kept_for = self.pins.why(stored[0].name)
-        if kept_for is None and not snapshot.held.isdisjoint(blobs):
+        if kept_for is None and not snapshot.busy.isdisjoint(blobs):
             kept_for = "being filled" if not snapshot.coming.keys().isdisjoint(blobs) else "being read"
         if kept_for is None and self.shared and not self.drop_theirs:
             ours = any(str(one.digest) == use.stored_digest for one in stored)

@@ -15,7 +15,7 @@ from mirror.events import BlobServed, Event, Events, LeftoverRemoved, Reason
 from mirror.faultpoints import passing
 from mirror.keep.facts import Gatherer, Snapshot
 from mirror.keep.plan import Kind, Plan, Row, Rules, plan
-from mirror.store import Limits, Pins, Promise, Store, census
+from mirror.store import Limits, Pins, Promise, Store, StoredManifest, census
 from mirror.values import Digest
 
 log = structlog.get_logger(__name__)
@@ -62,11 +62,12 @@ class Keeper:
         self._events = events
         self._now = now
         self._read: dict[Digest, tuple[float, datetime]] = {}
-        self._refused: dict[Digest, tuple[float, StoreFull]] = {}
+        self._refused: dict[Digest, tuple[float, str]] = {}
         self._turn = asyncio.Lock()
         shared, drop_theirs = settings.shared_with_ollama, settings.drop_ollama_models
         self._gatherer = Gatherer(store.layout, ledger, pins, self._read_at, shared, drop_theirs)
         store.room.limits = self.limits
+        store.may_replace = self._may_replace
         events.tap(self._hear, BlobServed)
 
     def limits(self) -> Limits:
@@ -141,7 +142,7 @@ class Keeper:
             return room.promise(blobs)
         except StoreFull as error:
             until = time.monotonic() + _REFUSED_S
-            self._refused |= dict.fromkeys(blobs, (until, error))
+            self._refused |= dict.fromkeys(blobs, (until, str(error)))
             raise
 
     async def _carry_out(self, made: Plan, report: Callable[[Row, int], None] = lambda _row, _freed: None) -> Collected:
@@ -153,7 +154,7 @@ class Keeper:
                 done.append((row, freed))
                 report(row, freed)
         if done:
-            await self._store.swept()
+            await self._store.trash.emptied()
         return Collected(made, tuple(done))
 
     async def _drop(self, row: Row) -> int | None:
@@ -194,13 +195,19 @@ class Keeper:
             return False
         return self._settings.max_size is not None or self._settings.min_free is not None
 
+    def _may_replace(self, stored: StoredManifest) -> bool:
+        """Whether a newer manifest may take a model's name: not where an Ollama put it there for its own use."""
+        if not self._settings.shared_with_ollama or self._settings.drop_ollama_models:
+            return True
+        return self._ledger.use(stored.name).stored_digest == str(stored.digest)
+
     def _refuse_again(self, blobs: Mapping[Digest, int]) -> None:
         """Raise what was raised a moment ago: sixteen ranges of one blob need one plan."""
         now = time.monotonic()
         self._refused = {digest: one for digest, one in self._refused.items() if one[0] > now}
         for digest in blobs:
             if digest in self._refused:
-                raise self._refused[digest][1]
+                raise StoreFull(self._refused[digest][1])
 
     def _rules(self) -> Rules:
         low = self._settings.low_water.percent / 100

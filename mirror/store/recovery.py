@@ -39,7 +39,8 @@ def recover(layout: Layout, complete: ManifestShelf, staged: ManifestShelf, size
             problems.append(f"{stored.name.short} {lost}")
     for stored in staged:
         manifest = staged.read(stored)
-        if manifest is not None and not _lacking(stored, sizes):
+        theirs = layout.shared and complete.find(stored.name) is not None  # whose that is cannot be said here
+        if manifest is not None and not theirs and not _lacking(stored, sizes):
             with suppress(OSError):
                 complete.write(stored.name, manifest)
                 complete.note(stored.name, manifest)

@@ -132,7 +132,7 @@ async def repair_steps(repairer: Repairer) -> AsyncIterator[Steps]:
 
 async def _repair_all(repairer: Repairer, tell: Tell) -> Step:
     outcomes = []
-    for stored in await repairer.damaged():
+    for stored in repairer.damaged():
         try:
             await repairer.repair(stored.name, lambda progress: tell({"status": "pulling", **progress_view(progress)}))
             tell({"repaired": stored.name.short})

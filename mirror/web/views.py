@@ -80,12 +80,11 @@ async def removal_view(name: ModelName, store: Store) -> dict[str, Any] | None:
 async def usage_view(store: Store, keeper: Keeper, scrub: Scrub) -> dict[str, Any]:
     """Return what the store takes and may take, in bytes, and how the last scrub went."""
     found, limits = await asyncio.to_thread(census, store.layout), keeper.limits()
-    staged = tuple(store.staged)
-    damaged = await asyncio.to_thread(lambda: [one.name.short for one in staged if store.damaged(one)])
+    damaged = [one.name.short for one in store.damaged_models()]
     return {
         "directory": str(store.layout.root),
         "models": len(store.complete),
-        "incomplete_models": len(staged) - len(damaged),
+        "incomplete_models": sum(one.name.short not in damaged for one in store.staged),
         "damaged_models": damaged,
         "blobs": len(found.blobs),
         "size": sum(one.size for one in found.blobs.values()),
