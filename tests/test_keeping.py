@@ -50,6 +50,7 @@ async def test_ten_models_in_turn_through_a_small_store_while_two_are_read(tmp_p
             assert problems(store.layout) == []
             text = (await client.get("/metrics")).body.decode()
             assert 'mirror_removed_total{kind="model",reason="size"}' in text
+            assert "mirror_store_limit_bytes 1e+06" in text
 
 
 async def read_without_end(client: Machine, name: str, content: bytes, digest: Digest) -> None:

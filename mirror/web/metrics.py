@@ -1,12 +1,14 @@
 """Prometheus metrics, counted from the news and looked up at each scrape."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from mirror import __version__
+from mirror.errors import StoreError
 from mirror.events import (
     BlobDamaged,
     BlobRepaired,
@@ -141,8 +143,15 @@ class _Looked:
         fills = self._fills.in_flight
         by_state = GaugeMetricFamily("mirror_store_bytes", "Bytes on disk by state.", labels=["state"])
         by_state.add_metric(["proven"], sum(self.blob_sizes))
-        by_state.add_metric(["partial"], sum(fill.here for fill in fills))
+        by_state.add_metric(["partial"], sum(self._store.room.partials().values()))
+        by_state.add_metric(["promised"], sum(self._store.room.coming.values()))
         yield by_state
+        with suppress(StoreError):  # a disk that cannot be asked must not take the other figures along
+            limit = self._store.room.limits().size
+            if limit is not None:
+                yield GaugeMetricFamily("mirror_store_limit_bytes", "Most that the store may hold.", value=limit)
+        damaged = len(self._store.damaged_models())
+        yield GaugeMetricFamily("mirror_store_damaged_models", "Models that lack a damaged blob.", value=damaged)
         yield GaugeMetricFamily("mirror_store_blobs", "Proven blobs.", value=len(self.blob_sizes))
         yield GaugeMetricFamily("mirror_store_models", "Complete models.", value=len(self._store.complete))
         yield GaugeMetricFamily("mirror_fill_inflight", "Fills that run.", value=len(fills))
