@@ -64,7 +64,8 @@ def export_models(where: Where, names: tuple[str, ...], everything: bool, output
 
 async def _chosen(mirror: Reached, patterns: list[NamePattern], host: str) -> list[str]:
     """The complete models that are meant. Raises BadBundle for a pattern that means none."""
-    there = [ModelName.parse(one["name"], host=host) for one in await mirror.models() if one["complete"]]
+    ours = [one["name"] for one in await mirror.models() if one["complete"] and one["from"] is None]
+    there = [ModelName.parse(one, host=host) for one in ours]
     chosen: dict[str, None] = {}
     for pattern in patterns:
         found = [name.short for name in there if pattern.matches(name)]

@@ -109,7 +109,7 @@ def list_models(where: Where) -> None:
                 _state(one),
                 ago(one["used_at"]),
                 str(one["uses"]),
-                "pinned" if one["pinned"] else "",
+                f"in {one['from']}" if one["from"] else "pinned" if one["pinned"] else "",
             )
             for one in models
         ],

@@ -112,7 +112,8 @@ class StatusFace:
 
     async def _stats(self) -> dict[str, Any]:
         """The keys of the first seed as they were, and what came since."""
-        models = [one for one in await models_view(self._store, self._ledger, self._pins) if one["complete"]]
+        every = await models_view(self._store, self._ledger, self._pins)
+        models = [one for one in every if one["complete"] and one["from"] is None]
         traffic = self._ledger.total
         return {
             "cached_models": len(models),
