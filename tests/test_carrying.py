@@ -113,6 +113,8 @@ async def test_the_routes_refuse_what_they_cannot_do(tmp_path: Path) -> None:
             ("export", {"names": ["m0"], "since": ["x"]}, "digest"),
             ("import", {}, "application/x-tar"),
             ("import", {"folder": str(tmp_path / "none")}, "none"),
+            ("import", {"folder": "/srv/\0"}, "printable"),
+            ("import", {"folder": "/srv/\ud800"}, "printable"),
         ):
             assert said in await refused(client, route, body), (route, body)
 

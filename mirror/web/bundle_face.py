@@ -74,7 +74,7 @@ class BundleFace:
             if not _is_here(request):
                 return problem(403, "Forbidden", "a folder can be imported from the mirror's own machine only")
             names = self._names(body["names"]) if "names" in body else None
-            return await lines(request, folder_steps(self._store, self._keeper, Path(body["folder"]), names))
+            return await lines(request, folder_steps(self._store, self._keeper, _path(body["folder"]), names))
         chunks = request.content.iter_chunked(_CHUNK)
         response = await lines(request, tar_steps(self._store, self._keeper, chunks, request.content_length))
         with suppress(TimeoutError, ConnectionError):  # so that who still sends comes to read why it was refused
@@ -138,6 +138,13 @@ def _texts(items: list[Any]) -> list[str]:
     if not all(isinstance(one, str) for one in items):
         raise BadRequest(str(items)[:200], "a list of texts")
     return items
+
+
+def _path(text: str) -> Path:
+    """Return the path that a text is. Raises BadRequest for what no file system can have."""
+    if "\0" in text or not text.isprintable():  # a lone surrogate is not printable either
+        raise BadRequest(text.encode("unicode_escape").decode(), "a path of printable characters")
+    return Path(text)
 
 
 def _is_here(request: web.Request) -> bool:
