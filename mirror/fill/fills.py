@@ -19,6 +19,7 @@ from mirror.values import Digest, ModelName
 
 _MISMATCHES = 3
 _WRONG_S = 1.0
+_TOLD_S = 60.0
 
 
 class Fills:
@@ -46,6 +47,7 @@ class Fills:
         self._locating: Once[Address] = Once()
         self._wrong: dict[tuple[Digest, int], tuple[float, DigestMismatch]] = {}
         self._wrong_s = max(_WRONG_S, settings.cache.negative_ttl)
+        self._told: dict[Digest, float] = {}
         self._stopping = False
         self._threads = threads
         self._connections = settings.upstream.max_connections
@@ -117,8 +119,16 @@ class Fills:
         try:
             return await self._keeper.promise({**self._store.to_come(name, digest), digest: size})
         except StoreError as error:
-            self._events.publish(NotKept(digest, str(error)))
+            self._tell_not_kept(digest, error)
             raise
+
+    def _tell_not_kept(self, digest: Digest, error: StoreError) -> None:
+        """Tell it once a minute of each blob, not at each of the sixteen ranges of it."""
+        now = time.monotonic()
+        self._told = {one: at for one, at in self._told.items() if now - at < _TOLD_S}
+        if digest not in self._told:
+            self._told[digest] = now
+            self._events.publish(NotKept(digest, str(error)))
 
     def _start(
         self, name: ModelName, digest: Digest, size: int, address: Address | None, promise: Promise, attempt: int
@@ -131,7 +141,7 @@ class Fills:
             partial = Partial.open(self._store.layout, digest, size)
         except StoreError as error:
             promise.close()
-            self._events.publish(NotKept(digest, str(error)))
+            self._tell_not_kept(digest, error)
             raise
         fill = Fill(
             partial,
