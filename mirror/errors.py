@@ -19,6 +19,7 @@
         UpstreamUnavailable         no connection, 5xx, a reset, a stall, a short body
         UpstreamMisbehaved          an answer that breaks the protocol: wrong length, wrong range
         StaleAddress                the signed address is used up: resolve again
+      BadCertificate                a certificate, its key or our CA's files that cannot be used or made
       DigestMismatch                the bytes are not the ones asked for
       BadBundle                     a bundle or folder that is not what it should be
       FillBroken                    a fill ended by something nobody foresaw; the log has it
@@ -124,6 +125,10 @@ class StaleAddress(UpstreamError):
     """A signed address is used up; resolving it again gives a new one."""
 
     permanent = False
+
+
+class BadCertificate(MirrorError):
+    """A certificate or key file cannot be used, or our CA cannot be made: it is there already, or half there."""
 
 
 class DigestMismatch(MirrorError):

@@ -39,7 +39,7 @@ def settings(folder: Path, url: str, **changes: Any) -> Settings:
     }
     for key, value in changes.items():
         section, _, name = key.rpartition("__")
-        (said[section] if section else said)[name] = value
+        (said.setdefault(section, {}) if section else said)[name] = value
     return Settings(**said)
 
 

@@ -17,9 +17,10 @@ from mirror.app.access_log import access_log, wanted
 from mirror.app.news_log import LOGGED, log_news
 from mirror.app.parts import Parts, kept_in_order, opened_parts
 from mirror.config import Settings, not_yet
-from mirror.errors import SettingsError
+from mirror.listen import CertificateFace, Certificates, Door, Names, proxy_requests
 from mirror.proxy import ApiFace
 from mirror.registry import RegistryFace
+from mirror.upstream.addresses import is_public
 from mirror.web import AdminFace, BundleFace, Metrics, StatusFace, StoreFace
 from mirror.web.problems import Doorkeeper
 
@@ -30,10 +31,11 @@ _LARGEST_BODY = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RunningMirror:
-    """A mirror that serves; ``url`` is where this machine reaches it."""
+    """A mirror that serves; ``url`` is where this machine reaches it, the first of all its addresses ``urls``."""
 
     url: str
     parts: Parts
+    urls: tuple[str, ...] = ()
 
 
 async def serve(settings: Settings, ready: Callable[[RunningMirror], None]) -> None:
@@ -64,30 +66,37 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
         parts.events.tap(log_news, *LOGGED)
         for problem in parts.store.problems:
             log.warning("store", problem=problem)
+        names = Names.of(settings)
+        certificates = Certificates(settings.cache.state_directory.absolute(), names, settings.listen)
         runner = web.AppRunner(
-            application(parts),
+            application(parts, names, certificates),
             handler_cancellation=True,
             access_log=None,
             shutdown_timeout=settings.server.shutdown,
         )
-        await runner.setup()
-        try:
-            url = await _listen(runner, settings)
-            parts.store.lock.announce(url)
-            log.info("serving", url=url, store=str(parts.store.layout.root), upstream=settings.upstream.url)
-            yield RunningMirror(url, parts)
-        finally:
-            await runner.cleanup()
+        async with Door(settings, names, certificates, is_public) as door:
+            try:
+                await runner.setup()
+                if runner.server is None:
+                    raise RuntimeError("the runner has no server after its setup")
+                await door.open(runner.server)
+                urls = tuple(_url(*address) for address in door.addresses)
+                url = urls[0]
+                parts.store.lock.announce(url)
+                log.info("serving", url=url, store=str(parts.store.layout.root), upstream=settings.upstream.url)
+                yield RunningMirror(url, parts, urls)
+            finally:
+                door.close()
+                await runner.cleanup()
 
 
-def application(parts: Parts) -> web.Application:
+def application(parts: Parts, names: Names, certificates: Certificates) -> web.Application:
     """Put the faces on the parts."""
     settings = parts.settings
     metrics = Metrics(parts.store, parts.fills)
     parts.events.tap(metrics.hear)
-    app = web.Application(
-        middlewares=[access_log] if settings.logging.access and wanted() else [], client_max_size=_LARGEST_BODY
-    )
+    logging = [access_log] if settings.logging.access and wanted() else []
+    app = web.Application(middlewares=[*logging, proxy_requests(names)], client_max_size=_LARGEST_BODY)
     aiohttp_jinja2.setup(app, loader=jinja2.PackageLoader("mirror.web"), autoescape=True)
     key = settings.security.api_key
     doorkeeper = Doorkeeper(key.get_secret_value() if key else None)
@@ -96,6 +105,7 @@ def application(parts: Parts) -> web.Application:
         StatusFace(settings, parts.store, parts.keeper.pins, parts.fills, parts.ledger, parts.upstream, metrics),
         AdminFace(parts.store, parts.ledger, parts.keeper.pins, parts.puller, doorkeeper, settings.upstream.host),
         BundleFace(parts.store, parts.keeper, doorkeeper, settings.upstream.host),
+        CertificateFace(certificates),
         StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, doorkeeper, settings.upstream.host),
     )
     for face in faces:
@@ -105,18 +115,10 @@ def application(parts: Parts) -> web.Application:
     return app
 
 
-async def _listen(runner: web.AppRunner, settings: Settings) -> str:
-    """Open the port; return the address by which this machine reaches it."""
-    host, port = settings.server.host, settings.server.port
-    site = web.TCPSite(runner, host, port, backlog=1024)
-    try:
-        await site.start()
-    except OSError as error:
-        problem = f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}"
-        raise SettingsError("server.port", problem, "settings") from error
-    port = runner.addresses[0][1]
-    here = "127.0.0.1" if host in ("0.0.0.0", "") else "[::1]" if host == "::" else host  # noqa: S104  # compared only
-    return f"http://{here}:{port}"
+def _url(host: str, port: int) -> str:
+    """Return the address by which this machine reaches what listens there."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared only
+    return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
 
 
 def _stop_or_end(stop: asyncio.Event, number: signal.Signals) -> None:

@@ -11,6 +11,7 @@ from mirror.cli.doctor import doctor
 from mirror.cli.keeping import gc, pin, repair, scrub, unpin, usage
 from mirror.cli.models import list_models, prefetch, remove, show, verify
 from mirror.cli.serve import serve
+from mirror.cli.tls import tls
 
 _HELP = """A mirror between a LAN's Ollamas and the internet.
 
@@ -44,6 +45,6 @@ for command in (
     *(serve, prefetch, list_models, show, remove),
     *(usage, gc, pin, unpin, scrub, repair, verify),
     *(export_models, import_models),
-    *(config, doctor, demo, completion),
+    *(config, tls, doctor, demo, completion),
 ):
     main.add_command(command)

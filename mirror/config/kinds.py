@@ -122,6 +122,25 @@ def _database_shown(url: str) -> str:
     return re.sub(r"\?.*", "?***", without_credentials(url), flags=re.DOTALL)
 
 
+def split_address(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``; an IPv6 address stands in brackets. Raises ValueError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s\[\]:/@]+)):(\d{1,5})", text, re.ASCII)
+    if match is None or int(match[3]) > 65535:
+        raise ValueError("must be an address and a port, such as 0.0.0.0:443 or [::]:443")
+    return match[1] or match[2], int(match[3])
+
+
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+def _tunnel(text: str) -> str:
+    if not re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.*?-]+)(?::(?:\d{1,5}|\*))?", text, re.ASCII):
+        raise ValueError("must be a host, or a pattern of hosts, such as *.ollama.com, github.com:443 or nas.lan:*")
+    return text.lower()
+
+
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -139,6 +158,8 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(_items)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(_items)]
 Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_items)]
 Folders = Annotated[tuple[AnyPath, ...], BeforeValidator(_items)]
+Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_items)]
+Tunnels = Annotated[tuple[Annotated[str, AfterValidator(_tunnel)], ...], BeforeValidator(_items)]
 Secret = Annotated[
     SecretStr, AfterValidator(_secret), PlainSerializer(lambda _: "***", return_type=str, when_used="json")
 ]

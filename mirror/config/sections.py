@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from mirror.config.kinds import (
+    Addresses,
     AnyPath,
     DatabaseUrl,
     Folders,
@@ -25,6 +26,7 @@ from mirror.config.kinds import (
     Secret,
     Text,
     Texts,
+    Tunnels,
     WebUrl,
 )
 from mirror.config.units import ByteSize, Duration, Rate, Share, ShareOf, SizeOrShare
@@ -52,6 +54,29 @@ class ServerSettings(Section):
     public_url: WebUrl | None = Field(
         None, description="URL under which clients reach the mirror, if not host and port."
     )
+
+
+class ListenSettings(Section):
+    """The front door: plain HTTP, TLS and CONNECT on every port, and what bounds a connection."""
+
+    addresses: Addresses = Field(
+        (), description="Addresses to listen on, such as 0.0.0.0:443; none are server.host and server.port."
+    )
+    tunnel: Tunnels = Field(
+        (), description="Other hosts that CONNECT may lead to, such as github.com or *.ollama.com:443."
+    )
+    max_connections: int = Field(
+        4096, ge=16, le=1_000_000, description="Connections at once; above, the longest idle one makes room."
+    )
+    head_timeout: Duration = Field(
+        15.0, gt=0, description="Time for a TLS handshake, and for the head of a connection's first request."
+    )
+    idle_timeout: Duration = Field(75.0, gt=0, description="A connection without a request for so long is closed.")
+    max_head: ByteSize = Field(32_768, ge=1024, description="Most bytes that the head of a request has.")
+    certificate: AnyPath | None = Field(
+        None, description="PEM file of a certificate and its chain for the mirror's own names."
+    )
+    key: AnyPath | None = Field(None, description="PEM file of that certificate's key; null is in the same file.")
 
 
 class CacheSettings(Section):
@@ -172,6 +197,7 @@ class Settings(Section):
 
     offline: bool = Field(False, description="Serve only what is stored; never ask upstream.")
     server: ServerSettings = Field(ServerSettings(), description="Where the mirror listens.")
+    listen: ListenSettings = Field(ListenSettings(), description="How connections are taken, and what bounds them.")
     cache: CacheSettings = Field(CacheSettings(), description="What is kept on disk, where and how long.")
     upstream: UpstreamSettings = Field(UpstreamSettings(), description="The registry above, and how it is asked.")
     security: SecuritySettings = Field(SecuritySettings(), description="Who may ask for what.")

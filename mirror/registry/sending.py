@@ -1,4 +1,4 @@
-"""Bytes from a descriptor to a client by sendfile: they never pass through the program."""
+"""Bytes from a descriptor to a client: by sendfile, so that they never pass through the program, unless TLS asks it."""
 
 import asyncio
 import os
@@ -16,6 +16,8 @@ SENT = web.RequestKey("mirror_sent", int)
 _STEP = 4 << 20
 """Bytes given to one system call, so that a fast client does not hold up the loop for the others."""
 _AHEAD = 8 << 20
+_PIECE = 256 << 10
+"""Bytes read, encrypted and handed to a TLS connection at once; what it buffers besides is asyncio's to bound."""
 
 
 class Sender:
@@ -23,13 +25,15 @@ class Sender:
 
     Used as a context manager. It has a descriptor of its own for the socket, because asyncio keeps that of a
     transport to itself; ``loop.sendfile`` would do the same work with a dozen calls more for every range.
-    ``moved`` hears of the bytes the system has taken.
+    ``moved`` hears of the bytes the system has taken; of those on a TLS connection, once they are encrypted and no
+    more of them wait than asyncio lets wait.
     """
 
     def __init__(self, request: web.Request, moved: Callable[[int], None]) -> None:
         self._request = request
         self._moved = moved
         self._fd = -1
+        self._sealed: asyncio.Transport | None = None
 
     async def _start(self) -> None:
         """Wait until what aiohttp wrote has left."""
@@ -37,7 +41,8 @@ class Sender:
         if not isinstance(transport, asyncio.Transport) or transport.is_closing():
             raise ConnectionResetError("the client has left")
         if transport.get_extra_info("sslcontext") is not None:
-            raise RuntimeError("sendfile would put plain bytes into a TLS connection")
+            self._sealed = transport
+            return
         transport.set_write_buffer_limits(0)
         await self._request.writer.drain()
         if transport.is_closing():
@@ -47,7 +52,11 @@ class Sender:
     async def send(self, fd: int, span: ByteRange) -> None:
         """Send ``span`` of the open file ``fd``. Raises ConnectionError when the client has left."""
         if self._fd < 0:
-            await self._start()
+            if self._sealed is None:
+                await self._start()
+            if self._sealed is not None:
+                await self._write(self._sealed, fd, span)
+                return
         at = span.start
         while at < span.stop:
             try:
@@ -62,6 +71,23 @@ class Sender:
             self._moved(count)
             if count == _STEP:
                 await asyncio.sleep(0)
+
+    async def _write(self, transport: asyncio.Transport, fd: int, span: ByteRange) -> None:
+        at = ahead = span.start
+        while at < span.stop:
+            if at >= ahead:
+                ahead += _AHEAD
+                os.posix_fadvise(fd, ahead - _AHEAD, 2 * _AHEAD, os.POSIX_FADV_WILLNEED)
+            piece = os.pread(fd, min(_PIECE, span.stop - at), at)
+            if not piece:
+                raise ConnectionResetError("the file ended early")
+            transport.write(piece)
+            await self._request.writer.drain()
+            if transport.is_closing():
+                raise ConnectionResetError("the client has left")
+            at += len(piece)
+            self._moved(len(piece))
+            await asyncio.sleep(0)
 
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()
