@@ -186,7 +186,7 @@ async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, members: 
     with pytest.raises(BadBundle, match=r"cannot write .*/none/x\.tar\.partial: No such file"):
         await save(tmp_path / "none" / "x.tar", members, Sender(raw), silent)
     (tmp_path / "x.tar").mkdir()
-    with pytest.raises(BadBundle, match=r"cannot write .*: Is a directory"):
+    with pytest.raises(BadBundle, match=r"cannot write .*: it is a folder"):
         await save(tmp_path / "x.tar", members, Sender(raw), silent)
 
 
@@ -228,3 +228,18 @@ async def test_nothing_else_is_left_beside_the_file(tmp_path: Path, members: Mem
     (tmp_path / "stick").mkdir()
     await save(tmp_path / "stick" / "x.tar", members, Sender(raw), silent)
     assert everything(tmp_path / "stick").keys() == {"x.tar"}
+
+
+async def test_what_is_no_file_is_not_replaced_and_a_link_is_followed(
+    tmp_path: Path, members: Members, raw: bytes
+) -> None:
+    """As root a bundle once took the place of /dev/full."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadBundle, match="no file that can be replaced"):
+        await save(tmp_path / "pipe", members, Sender(raw), silent)
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "real.tar").write_bytes(b"older")
+    (tmp_path / "link.tar").symlink_to("real.tar")
+    await save(tmp_path / "link.tar", members, Sender(raw), silent)
+    assert (tmp_path / "link.tar").is_symlink()
+    assert (tmp_path / "real.tar").read_bytes() == raw

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.db import Ledger, open_database
 from mirror.errors import StoreFull, StoreUnusable
 from mirror.events import Events
 from mirror.store import Layout, Partial, Store, StoreLock
@@ -133,3 +134,17 @@ def test_store_and_state_on_different_file_systems_are_refused(tmp_path: Path, s
     (tmp_path / apart).symlink_to(small / apart)
     with pytest.raises(StoreUnusable, match="same file system"):
         Layout(tmp_path / "store", tmp_path / "state").make()
+
+
+async def test_on_a_full_disk_the_database_is_in_memory(small: Path) -> None:
+    """Else not even the command that makes room would start."""
+    file = small / "mirror.db"
+    await (await open_database(None, file)).dispose()
+    fill_up(small)
+    engine = await open_database(None, file)
+    assert engine.url.database == ":memory:"
+    ledger = Ledger(engine)
+    await ledger.load()
+    ledger.used(NAME)
+    await ledger.flush()
+    await engine.dispose()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -254,6 +255,45 @@ async def test_uses_keep_their_order_though_the_clock_is_set_back(tmp_path: Path
         assert store.names == {"a", "b"}
 
 
+async def test_blobs_stay_where_the_manifests_are_not_all_there(tmp_path: Path) -> None:
+    """A folder that is not mounted for a moment must not look like models that were removed."""
+    async with kept(tmp_path) as store:
+        await four(store)
+    for away in ("manifests", "manifests/registry.ollama.ai"):
+        there, elsewhere = tmp_path / "store" / away, tmp_path / "elsewhere"
+        there.rename(elsewhere)
+        if away != "manifests":
+            there.symlink_to(tmp_path / "not mounted")
+        async with kept(tmp_path, max_size=1) as store:
+            store.clock.now += timedelta(days=9)
+            await store.keeper.collect()
+            assert len(files(store.store.layout.blobs)) == 5
+        there.unlink() if there.is_symlink() else there.rmdir()
+        elsewhere.rename(there)
+    async with kept(tmp_path) as store:
+        assert store.names == set("abcd")
+
+
+async def test_a_shared_small_blob_does_not_make_another_model_one_being_filled(tmp_path: Path) -> None:
+    """Models share licences and templates; one that nobody goes on with must make room for one that comes."""
+    async with kept(tmp_path, max_size=500 * KB, low_water="100%") as store:
+        await store.store.arrived(publish(store.store.layout, layer(1)))
+        for name, layers in (("old", [layer(1), layer(3)]), ("new", [layer(2)])):
+            await store.store.put_manifest(ModelName.parse(name), manifest_of(*layers, b"licence"))
+            store.use(name)
+        with await store.keeper.promise({Digest.of(layer(2)): SIZE, Digest.of(b"licence"): 7, Digest.of(CONFIG): 24}):
+            assert store.store.find(ModelName.parse("old")) is None
+            assert store.store.find(ModelName.parse("new")) is not None
+
+
+def test_pins_set_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    """Each was answered with yes."""
+    pins = Pins(made(tmp_path), host=DEFAULT_HOST)
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(lambda number: pins.add(NamePattern.parse(f"m{number}")), range(40)))
+    assert len(pins.of_people) == 40
+
+
 def test_pins_are_kept_in_a_file_of_their_own(tmp_path: Path) -> None:
     """The database may be lost; a pin may not."""
     layout = made(tmp_path)
@@ -268,7 +308,9 @@ def test_pins_are_kept_in_a_file_of_their_own(tmp_path: Path) -> None:
     assert Pins(layout, host=DEFAULT_HOST).of_people == (other,)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"7", b"[7]", b'["a b"]', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"7", b"[7]", b'["a b"]', b"\xff", b'"m0"', b'{"m0": 1}', b"[" * 100_000]
+)
 def test_pins_that_cannot_be_read_stop_the_start(tmp_path: Path, content: bytes) -> None:
     """To go on without them would drop what somebody wanted to keep."""
     layout = made(tmp_path)

@@ -78,6 +78,24 @@ async def test_what_is_larger_than_the_limit_is_passed_through_and_not_kept(tmp_
             assert running.parts.store.room.coming == {}
 
 
+async def test_between_two_blobs_of_a_pull_nobody_takes_its_room(tmp_path: Path) -> None:
+    """A client asks for one blob after the other; a model that comes meanwhile must not have the first half dropped."""
+    async with running_fake_registry() as fake:
+        layers = {f"{MODEL_TYPE}.{at}": noise(SIZE, 50 + at) for at in range(2)}
+        manifest = fake.add_model("library/slow:latest", layers)
+        other, digest = add_blob(fake, 2 * SIZE, "library/other:latest", seed=7)
+        async with mirrored(tmp_path, fake, cache__max_size=LIMIT) as (running, client):
+            await client.manifest("/v2/library/slow/manifests/latest")
+            first, second = (blob_path(blob.digest, "library/slow") for blob in manifest.layers)
+            assert (await client.get(first)).cache == "MISS"
+            await client.manifest("/v2/library/other/manifests/latest")
+            passed = await client.get(blob_path(digest, "library/other"))
+            assert (passed.body, passed.cache) == (other, "PASS")
+            assert (await client.get(second)).cache == "MISS"
+            assert (await client.get(first)).cache == "HIT"
+            assert running.parts.store.blobs.size(digest) is None
+
+
 async def test_half_a_model_is_not_kept(tmp_path: Path) -> None:
     """Its first blobs would fit, its last would not: then none is kept, and nothing else is dropped for them."""
     async with running_fake_registry() as fake:

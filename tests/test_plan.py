@@ -148,8 +148,17 @@ def test_leftovers_go_when_nobody_touched_them_for_long(kind: Kind) -> None:
     assert [(row.what, row.why, row.reason) for row in made.rows] == [
         ("loose 7", "untouched for 8 days", Reason.LEFTOVER)
     ]
-    assert made.size_after == (5 * MB if kind is Kind.QUARANTINE else 0), "what was put aside is not counted as stored"
+    assert made.size_after == {Kind.QUARANTINE: 10 * MB, Kind.PARTIAL: 0, Kind.MANIFEST: 0}[kind]
     assert plan(replace(of, held={digest(7)}), Rules()).rows == ()
+
+
+def test_damaged_copies_are_the_first_to_go_for_room() -> None:
+    """They serve nobody; a limit that did not count them would be none."""
+    of = facts([model("a", 1, days=2)], loose=(loose(7, hours=1, kind=Kind.QUARANTINE),))
+    made = plan(of, Rules(size=103 * MB, low_size=100 * MB))
+    assert [(row.what, row.reason) for row in made.rows] == [("loose 7", Reason.SIZE)]
+    assert (made.size_before, made.size_after) == (105 * MB, 100 * MB)
+    assert plan(of, Rules(size=105 * MB, low_size=100 * MB)).rows == ()
 
 
 def test_bytes_are_freed_once_though_a_leftover_and_a_model_both_go() -> None:

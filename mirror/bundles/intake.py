@@ -228,5 +228,6 @@ async def opened_intake(store: Store, reserve: Reserve) -> AsyncIterator[Intake]
             await intake.in_thread(lambda: rmtree(folder, ignore_errors=True))
             faultpoints.passing("import.cleared")
         finally:
+            rmtree(folder, ignore_errors=True)  # nearly always gone: only a second cancellation comes between
             intake.close()
             threads.shutdown(wait=False)

@@ -46,9 +46,10 @@ async def save(
     Every byte is compared with ``members`` before it is written. Whatever ``pieces`` raises goes through.
 
     Raises:
-        BadBundle: other bytes came, or too few; the file cannot be written, or another process is at it.
+        BadBundle: other bytes came, or too few; the file cannot be written, is a folder or a device, or another process
+            is at it.
     """
-    file, stopped = _Unfinished(target, members), Event()
+    file, stopped = _Unfinished(_regular(target), members), Event()
     threads = ThreadPoolExecutor(1, thread_name_prefix="save")
     try:
         await in_thread(threads, lambda: file.open(stopped.is_set), stopped.set)
@@ -64,6 +65,15 @@ async def save(
             await in_thread(threads, file.close)  # there, for it may still be writing when our patience ends
         finally:
             threads.shutdown(wait=False)
+
+
+def _regular(target: Path) -> Path:
+    """Return the file to write, through a link to it. Raises BadBundle for what a file must not take the place of."""
+    found = target.resolve() if target.is_symlink() else target
+    if found.exists() and not found.is_file():
+        what = "a folder" if found.is_dir() else "no file that can be replaced; write to - and redirect that"
+        raise BadBundle(f"cannot write {target}: it is {what}")
+    return found
 
 
 class _Unfinished:

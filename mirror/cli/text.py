@@ -45,10 +45,15 @@ def ago(instant: str | None, now: datetime | None = None) -> str:
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a head, each column as wide as its widest entry."""
+    """Print rows under a head, each column as wide as its widest entry. What could move a cursor is shown as ?."""
+    rows = [[_harmless(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         plain("    ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _harmless(text: str) -> str:
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 @contextmanager

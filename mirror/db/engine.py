@@ -16,12 +16,14 @@ log = structlog.get_logger(__name__)
 
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 """What says that the file is no database of ours; being locked, read-only or out of room says nothing of it."""
+_NO_ROOM = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 
 
 async def open_database(url: str | None, file: Path) -> AsyncEngine:
     """Open the database at ``url``, or SQLite at ``file``, and migrate it to what this version needs.
 
-    A SQLite file that is damaged is put aside and a new one begun: what it held may be lost.
+    A SQLite file that is damaged is put aside and a new one begun: what it held may be lost. On a full disk memory
+    stands in for it, so that what is stored can be served, and removed.
 
     Raises:
         SettingsError: the database cannot be opened, or a newer version has changed it.
@@ -34,7 +36,11 @@ async def open_database(url: str | None, file: Path) -> AsyncEngine:
     try:
         return await _opened(_sqlite(file))
     except DatabaseError as error:
-        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code in _NO_ROOM:
+            log.warning("database not opened; counts of this run are lost", file=str(file), problem=_said(error))
+            return await _opened(_sqlite(None))
+        if code not in _BROKEN:
             raise SettingsError("database.url", f"cannot open {file}: {_said(error)}", "default") from error
         _put_aside(file, _said(error))
     try:
@@ -57,8 +63,9 @@ def _said(error: BaseException) -> str:
     return str(getattr(error, "orig", None) or error)
 
 
-def _sqlite(file: Path) -> AsyncEngine:
-    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(file)))
+def _sqlite(file: Path | None) -> AsyncEngine:
+    """An engine on a file; without one, on memory."""
+    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(file) if file else ":memory:"))
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: object, _record: object) -> None:

@@ -20,6 +20,8 @@ from mirror.values import Digest, ModelName
 _MISMATCHES = 3
 _WRONG_S = 1.0
 _TOLD_S = 60.0
+_NEXT_BLOB_S = 10.0
+"""For so long after a blob the room for the rest of its model is held: a client asks for one after the other."""
 
 
 class Fills:
@@ -167,7 +169,9 @@ class Fills:
         finally:
             del self._running[fill.digest]
             self._share()
-            if not again or attempt == _MISMATCHES:
+            if fill.error is None and not self._stopping:
+                asyncio.get_running_loop().call_later(_NEXT_BLOB_S, promise.close)
+            elif not again or attempt == _MISMATCHES:
                 promise.close()
         if again and attempt < _MISMATCHES:
             with suppress(StoreError):  # whoever asks next is told

@@ -17,13 +17,14 @@ from mirror.values import Digest, InvalidManifest, Manifest, ModelName
 class Snapshot:
     """The store's index at one moment, so that a thread can look at it in peace.
 
-    ``coming`` are the sizes of what is on its way in, ``busy`` that and what is being read: models that name such a
-    blob stay. ``held`` are all blobs that stay whoever names them: the busy, and those named where no name finds it.
+    ``coming`` are the sizes of what is on its way in; models of which all that lacks is coming stay, and those of which
+    a blob is being read. ``held`` are all blobs that stay whoever names them: those, and what is named where no name
+    finds it.
     """
 
     models: Mapping[ModelName, tuple[StoredManifest, ...]]
     staged: tuple[StoredManifest, ...]
-    busy: Set[Digest]
+    read: Set[Digest]
     held: Set[Digest]
     coming: Mapping[Digest, int]
 
@@ -36,8 +37,9 @@ class Snapshot:
             for stored in shelf:
                 models[stored.name.folded] = (*models.get(stored.name.folded, ()), stored)
         twins = {blob.digest for shelf in shelves for stored in shelf.twins for blob in store.expanded(stored)}
-        busy = store.blobs.open_ones | coming.keys()
-        return cls(models, tuple(store.staged), busy, busy | twins | store.mentioned, dict(coming))
+        read = store.blobs.open_ones
+        held = read | coming.keys() | twins | store.mentioned
+        return cls(models, tuple(store.staged), read, held, dict(coming))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Gatherer:
     def gather(self, snapshot: Snapshot, found: Census, free: int | None, now: datetime) -> Facts:
         """Return the facts; blocks for some tenths of a second where there are thousands of models."""
         sizes = {digest: one.size for some in (found.partials, found.blobs) for digest, one in some.items()}
-        models = [self._model(name, stored, snapshot) for name, stored in snapshot.models.items()]
+        models = [self._model(name, stored, snapshot, found) for name, stored in snapshot.models.items()]
         to_write = {digest: max(0, size - sizes.get(digest, 0)) for digest, size in snapshot.coming.items()}
         return Facts(
             models,
@@ -77,15 +79,20 @@ class Gatherer:
             return found.blobs.keys()
         return {digest for digest, one in found.blobs.items() if now.timestamp() - one.written_at < GRACE_S}
 
-    def _model(self, folded: ModelName, stored: tuple[StoredManifest, ...], snapshot: Snapshot) -> ModelFacts:
+    def _model(
+        self, folded: ModelName, stored: tuple[StoredManifest, ...], snapshot: Snapshot, found: Census
+    ) -> ModelFacts:
         blobs = frozenset(blob.digest for one in stored for blob in expanded(one, self._child))
         use = self.ledger.use(folded)
         used_at = max(one.written_at for one in stored)  # coming in is a use
         if use.used_at is not None:
             used_at = max(used_at, use.used_at)
         kept_for = self.pins.why(stored[0].name)
-        if kept_for is None and not snapshot.busy.isdisjoint(blobs):
-            kept_for = "being filled" if not snapshot.coming.keys().isdisjoint(blobs) else "being read"
+        lacking = blobs - found.blobs.keys()
+        if kept_for is None and lacking and lacking <= snapshot.coming.keys():
+            kept_for = "being filled"  # one that only shares a licence with such a model is not
+        if kept_for is None and not snapshot.read.isdisjoint(blobs):
+            kept_for = "being read"
         if kept_for is None and self.shared and not self.drop_theirs:
             ours = any(str(one.digest) == use.stored_digest for one in stored)
             kept_for = None if ours else "an Ollama brought it in"

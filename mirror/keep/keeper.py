@@ -16,6 +16,7 @@ from mirror.faultpoints import passing
 from mirror.keep.facts import Gatherer, Snapshot
 from mirror.keep.plan import Kind, Plan, Row, Rules, plan
 from mirror.store import Limits, Pins, Promise, Store, StoredManifest, census
+from mirror.store.rescan import dangles
 from mirror.values import Digest
 
 log = structlog.get_logger(__name__)
@@ -101,7 +102,13 @@ class Keeper:
 
         def look() -> tuple[Plan, int]:
             found = census(self._store.layout)
-            made = plan(self._gatherer.gather(snapshot, found, free, now), rules)
+            facts = self._gatherer.gather(snapshot, found, free, now)
+            if not everything and facts.sizes and (not facts.models or dangles(self._store.layout.manifests)):
+                log.warning(
+                    "manifests are not all there; loose blobs are left alone", store=str(self._store.layout.root)
+                )
+                facts = replace(facts, loose=[one for one in facts.loose if one.kind is not Kind.BLOB])
+            made = plan(facts, rules)
             return made, sum(one.size for one in found.blobs.values())
 
         made, counted = await asyncio.to_thread(look)
@@ -179,9 +186,12 @@ class Keeper:
             return None
         await self._store.notice(row.name)
         stored = [one for shelf in (self._store.complete, self._store.staged) if (one := shelf.find(row.name))]
-        busy = self._store.blobs.open_ones | self._store.room.coming.keys()
+        read, coming = self._store.blobs.open_ones, self._store.room.coming.keys()
         used_at = self._ledger.use(row.name).used_at
-        if any(blob.digest in busy for one in stored for blob in one.blobs):
+        if any(blob.digest in read for one in stored for blob in one.blobs):
+            return None
+        lacking = {digest for one in stored for digest in self._store.missing(one)}
+        if lacking and lacking <= coming:
             return None
         if self._settings.shared_with_ollama and any(one.written_at > row.used_at for one in stored):
             return None

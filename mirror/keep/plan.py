@@ -116,13 +116,15 @@ class _Planner:
         self._rows: list[Row] = []
         self._naming = Counter(digest for model in facts.models for digest in model.blobs)
         self._freed: set[Digest] = set()
-        self._before = sum(facts.sizes.values()) + facts.promised
+        aside = sum(loose.size for loose in facts.loose if loose.kind is Kind.QUARANTINE)
+        self._before = sum(facts.sizes.values()) + aside + facts.promised
         self._size = self._before
         self._free = facts.free
         self._oldest_first = sorted(facts.models, key=lambda one: (one.used_at, one.name))
 
     def plan(self) -> Plan:
         self._drop_leftovers()
+        self._drop_aside()
         staying = self._drop_expired()
         self._drop_loose(self._rules.loose_retention, Reason.LOOSE)
         wanted = self._room_wanted()
@@ -141,6 +143,14 @@ class _Planner:
             if loose.digest is not None:
                 self._freed.add(loose.digest)
             self._add(loose.kind, loose.what, loose.size, Reason.LEFTOVER, f"untouched for {_days(age)}", loose=loose)
+
+    def _drop_aside(self) -> None:
+        """Where room is wanted, what turned out to be no blob goes before anything else."""
+        wanted = self._room_wanted()
+        gone = {row.what for row in self._rows}
+        for loose in self._facts.loose:
+            if wanted is not None and loose.kind is Kind.QUARANTINE and loose.what not in gone:
+                self._add(loose.kind, loose.what, loose.size, wanted, "damaged", loose=loose)
 
     def _drop_expired(self) -> list[ModelFacts]:
         """Drop what nobody used for too long; return the models that stay so far."""
@@ -205,7 +215,7 @@ class _Planner:
     ) -> None:
         digest = loose.digest if loose else None
         self._rows.append(Row(kind, what, frees, reason, why, used_at, digest, name or (loose.name if loose else None)))
-        self._size -= frees if kind is not Kind.QUARANTINE else 0
+        self._size -= frees
         self._free = self._free + frees if self._free is not None else None
 
     def _room_wanted(self) -> Reason | None:

@@ -119,7 +119,11 @@ class Scrub:
         damaged = 0
         with ThreadPoolExecutor(1, thread_name_prefix="scrub") as threads:
             for digest in rest:
-                names = await self._check(digest, pace, threads)
+                try:
+                    names = await self._check(digest, pace, threads)
+                except StoreError as error:  # it is served to nobody; the others are to be looked at all the same
+                    log.warning("damaged blob cannot be put aside", digest=str(digest), problem=str(error))
+                    names = []
                 step = Scrubbed(
                     step.done + sizes[digest],
                     step.total,
@@ -153,13 +157,13 @@ class Scrub:
 
     def _recorded(self) -> Pass:
         try:
-            said = json.loads(self._path.read_bytes())
+            said = json.loads(self._path.read_bytes()) if self._path.is_file() else {}
             begun_at, ended_at = (
                 datetime.fromisoformat(said[key]) if said[key] else None for key in ("begun_at", "ended_at")
             )
             if all(one is None or one.tzinfo for one in (begun_at, ended_at)):
                 return Pass(begun_at, ended_at, str(said["after"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         return Pass()
 

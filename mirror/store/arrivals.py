@@ -213,7 +213,9 @@ class Arrivals(Tree):
         """Look at the manifests and, where there is something new of them, at the bytes of the blobs."""
         if not self.layout.blobs.is_dir():  # not mounted any more: nobody has removed anything
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.layout.blobs))
-        if not self.layout.manifests.is_dir():  # Ollama removes it at its start when it is empty
-            self.layout.make()
+        if not self.layout.manifests.is_dir():
+            if any(not self.missing(one) for one in self.complete):  # not mounted, or moved: Ollama removes blobs too
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.layout.manifests))
+            self.layout.make()  # Ollama removes it at its start when it is empty
         look = self._rescan.look()
         return look, sum(size for _, size in self.blobs) if look.came or look.gone else None

@@ -95,10 +95,10 @@ def _files(folder: Path, levels: int, problems: list[OSError]) -> Iterator[tuple
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return
     except OSError as error:
-        problems.append(error)
+        # A link to a folder that is not mounted now must not look like models that were removed.
+        if folder.is_symlink() or not isinstance(error, FileNotFoundError | NotADirectoryError):
+            problems.append(error)
         return
     for name in names:
         path = folder / name
@@ -107,10 +107,18 @@ def _files(folder: Path, levels: int, problems: list[OSError]) -> Iterator[tuple
             continue
         try:
             found = path.stat()
-        except FileNotFoundError:
-            continue
         except OSError as error:
-            problems.append(error)
+            if path.is_symlink() or not isinstance(error, FileNotFoundError):
+                problems.append(error)  # it leads to where nothing is mounted now, or cannot be looked at
             continue
         if stat.S_ISREG(found.st_mode):
             yield path, Stamp.of(found)
+
+
+def dangles(base: Path) -> bool:
+    """Say whether a link in a tree of manifests leads to nothing: then not every model can be known. Blocks."""
+    return any(
+        path.is_symlink() and not path.exists()
+        for folder, folders, names in os.walk(base)
+        for path in (Path(folder, one) for one in (*folders, *names))
+    )

@@ -124,7 +124,7 @@ class Room:
             for digest, size, unwritten in promise.coming():
                 coming[digest] = size
                 to_write[digest] = size if unwritten else 0
-        here = self.proven + sum(size for digest, size in partial.items() if digest not in coming)
+        here = self.proven + self.aside() + sum(size for digest, size in partial.items() if digest not in coming)
         over = max(0, here + sum(coming.values()) - limits.size) if limits.size is not None else 0
         still = sum(max(0, size - partial.get(digest, 0)) for digest, size in to_write.items())
         lacking = max(0, limits.free + still - self.free())
@@ -137,6 +137,15 @@ class Room:
             for entry in entries:
                 with suppress(ValueError, OSError):
                     found[Digest.parse(f"sha256:{entry.name}")] = entry.stat().st_blocks * 512
+        return found
+
+    def aside(self) -> int:
+        """Return the bytes of what was put aside as no blob."""
+        found = 0
+        with suppress(OSError), os.scandir(self._layout.quarantine) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    found += entry.stat().st_size
         return found
 
     def free(self) -> int:

@@ -144,6 +144,7 @@ class _Looked:
         by_state = GaugeMetricFamily("mirror_store_bytes", "Bytes on disk by state.", labels=["state"])
         by_state.add_metric(["proven"], sum(self.blob_sizes))
         by_state.add_metric(["partial"], sum(self._store.room.partials().values()))
+        by_state.add_metric(["quarantine"], self._store.room.aside())
         by_state.add_metric(["promised"], sum(self._store.room.coming.values()))
         yield by_state
         with suppress(StoreError):  # a disk that cannot be asked must not take the other figures along

@@ -83,7 +83,9 @@ class Doorkeeper:
             return problem(403, "Forbidden", "requests from pages of other sites are refused")
         if self._api_key is not None:
             scheme, _, said = request.headers.get("Authorization", "").partition(" ")
-            if scheme.lower() == "bearer" and hmac.compare_digest(said.strip().encode(), self._api_key.encode()):
+            if scheme.lower() == "bearer" and hmac.compare_digest(
+                said.strip().encode(errors="surrogateescape"), self._api_key.encode()
+            ):
                 return None
             return problem(401, "Unauthorized", "this needs the key: Authorization: Bearer KEY")
         if not _own_host(request.host):
