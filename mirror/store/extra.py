@@ -71,6 +71,7 @@ class Extra:
         self._proofs = Proofs(ours.state / "proven.json")
         self._to_prove: deque[tuple[Path, Stamp]] = deque()
         self._looked = asyncio.Event()
+        self._looking = asyncio.Lock()
         self._saved_at = time.monotonic()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="extra")
 
@@ -144,10 +145,11 @@ class Extra:
 
     async def look(self) -> None:
         """Take note of what has changed in the folders; what has changed is to be proven anew."""
-        for folder in self._folders:
-            folder.take_in(*await in_thread(self._threads, folder.look))
-        self._to_prove = deque(self._unproven())
-        self._looked.set()
+        async with self._looking:  # else an older look could be taken in after a newer one
+            for folder in self._folders:
+                folder.take_in(*await in_thread(self._threads, folder.look))
+            self._to_prove = deque(self._unproven())
+            self._looked.set()
 
     async def run(self) -> None:
         """Look every few seconds, and hash what is new, one file at a time and small ones first; until cancelled."""
