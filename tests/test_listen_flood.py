@@ -16,7 +16,7 @@ from tests.process import mirror, serving
 
 SIZE = 400_000_000
 FLOOD = 10_000
-MOST_GROWTH = 100_000_000
+MOST_GROWTH = 60_000_000
 AT_ONCE = 200
 
 
