@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config import Settings, load
+from mirror.config import FurtherUpstream, PolicyRule, Settings, load
 from mirror.config.aliases import NAMES, NOT_SETTINGS, VARIABLES
 from mirror.config.sections import FIELDS, value_of
 from mirror.config.units import Share
@@ -17,6 +17,13 @@ SAMPLES = {
     "server.port": ("0", 0),
     "server.shutdown": ("5s", 5),
     "server.public_url": ("https://mirror.lan/ollama/", "https://mirror.lan/ollama"),
+    "upstreams": (
+        '[{"name": "lan", "url": "http://hub.lan", "hosts": ["hub.lan"]}]',
+        (FurtherUpstream(name="lan", url="http://hub.lan", hosts=("hub.lan",)),),
+    ),
+    "server.names": ("models.lan, ollama.lab", ("models.lan", "ollama.lab")),
+    "listen.data": ("0.0.0.0:11436", "0.0.0.0:11436"),
+    "listen.data_url": ("http://10.0.0.5:11436", "http://10.0.0.5:11436"),
     "listen.addresses": ("127.0.0.1:443, [::1]:443", ("127.0.0.1:443", "[::1]:443")),
     "listen.tunnel": ("files.*.Lan, nas.lan:*", ("files.*.lan", "nas.lan:*")),
     "listen.max_connections": ("64", 64),
@@ -44,6 +51,7 @@ SAMPLES = {
     "cache.negative_ttl": ("2m", 120),
     "cache.stale_hold": ("250ms", 0.25),
     "cache.keep_filling": ("no", False),
+    "upstream.username": ("mirror", "mirror"),
     "upstream.url": ("http://127.0.0.1:5000/prefix/", "http://127.0.0.1:5000/prefix"),
     "upstream.host": ("hub.lan:5000", "hub.lan:5000"),
     "upstream.timeout": ("1m", 60),
@@ -60,6 +68,15 @@ SAMPLES = {
     "upstream.key_file": ("/etc/key", Path("/etc/key")),
     "upstream.realms": ("ollama.com, auth.lan:81,", ("ollama.com", "auth.lan:81")),
     "upstream.private_redirects": ("Refuse", "refuse"),
+    "security.anonymous": ("pull, api", ("pull", "api")),
+    "security.token_ttl": ("5m", 300),
+    "security.ticket_ttl": ("2h", 7200),
+    "security.rules": (
+        '[{"deny": ["*-fp16", "hf.co/*/*"], "users": ["class"], "parameters_over": "13B", "over": "40GB"}]',
+        (PolicyRule(deny=("*-fp16", "hf.co/*/*"), users=("class",), parameters_over=13 * 10**9, over=40 * 10**9),),
+    ),
+    "security.trusted_proxies": ("10.0.0.1, fd00::/8", ("10.0.0.1/32", "fd00::/8")),
+    "security.origins": ("https://Chat.lan, http://*.lan:8080", ("https://chat.lan", "http://*.lan:8080")),
     "security.allowed_models": ("llama3.2, codellama,,mistral", ("llama3.2", "codellama", "mistral")),
     "security.blocked_models": ("dangerous-model", ("dangerous-model",)),
     "security.rate_limit_requests": ("100", 100),
@@ -97,8 +114,9 @@ SHORT = {
 
 
 def test_there_is_a_sample_for_every_key() -> None:
-    """A new key joins these tests; the worker count and the secret have tests of their own."""
-    assert set(SAMPLES) == set(FIELDS) - {"server.workers", "security.api_key"}
+    """A new key joins these tests; the worker count and secrets have tests of their own."""
+    secrets = {"security.api_key", "hf_token", "upstream.token", "upstream.password"}
+    assert set(SAMPLES) == set(FIELDS) - {"server.workers", *secrets}
 
 
 def written(key: str, text: str) -> str:

@@ -111,7 +111,27 @@ def test_file_that_cannot_be_used_is_named_with_the_place(text: str | bytes, sai
         ("security: {allowed_models: [[a]]}", "security.allowed_models: must be a text, not [['a']]"),
         (
             "security: {blocked_models: ['']}",
-            "security.blocked_models: must not be empty and must be printable, not ['']",
+            "security.blocked_models: must be a model's name, in which * and ? stand for anything: qwen3:*, not ['']",
+        ),
+        ("upstreams: [{name: lan, hosts: [a]}]", "upstreams: 0.url is missing, not ***"),
+        ("upstreams: [{name: huggingface, tokn: hidden}]", "upstreams: 0.tokn is no such setting, not ***"),
+        (
+            "upstreams: [{name: huggingface}, {name: lan, url: 'http://lan', hosts: [HF.co]}]",
+            "upstreams: must not have the host hf.co twice, not ***",
+        ),
+        (
+            "security: {rules: [{deny: a, allow: b}]}",
+            "security.rules: 0 must have either allow or deny, with models such as [llama3.2, hf.co/*/*], "
+            "not [{'allow': 'b', 'deny': 'a'}]",
+        ),
+        ("security: {rules: '[{'}", "security.rules: must be a list of groups; as a text, in JSON, not '[{'"),
+        (
+            "security: {anonymous: [pull, auto]}",
+            "security.anonymous: must be auto, none, or a list of pull and api, not ['pull', 'auto']",
+        ),
+        (
+            "security: {trusted_proxies: 10.0.0}",
+            "security.trusted_proxies: must be an address or a network, such as 10.0.0.1 or 10.0.0.0/8, not '10.0.0'",
         ),
         ("logging: {level: loud}", "logging.level: must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR', not 'loud'"),
         ("logging: {format: xml}", "logging.format: must be 'auto', 'console' or 'json', not 'xml'"),

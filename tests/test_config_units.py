@@ -15,7 +15,7 @@ from mirror.config import (
     render_rate,
     render_size,
 )
-from mirror.config.units import parse_size_or_share, render_size_or_share
+from mirror.config.units import parse_count, parse_size_or_share, render_count, render_size_or_share
 
 NOT_UNITS = ["", " ", "-1", "-5s", "nan", "inf", "-inf", "1e3", "ten", "1 2", "1/2", "٣s", "0x10", "1" * 5000]
 NOT_NUMBERS: list[object] = [-1, -0.5, math.nan, math.inf, -math.inf, True, False, None, [], {}]
@@ -163,3 +163,24 @@ def test_size_or_share_reads_back(value: int | Share) -> None:
     """Both kinds keep apart in text."""
     assert parse_size_or_share(render_size_or_share(value)) == value
     assert parse_size_or_share(value) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("7B", 7 * 10**9), ("8.0b", 8 * 10**9), ("494.03M", 494_030_000), ("1T", 10**12), (5, 5)]
+)
+def test_count_is_read_as_models_say_it(text: object, count: int) -> None:
+    """As config blobs have it in model_type."""
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "B", "-1B", "7G", "7 billion", "1e9", None, True])
+def test_count_refuses_what_it_does_not_understand(text: object) -> None:
+    """A rule that means nothing would let everything by."""
+    with pytest.raises(ValueError, match="number of parameters"):
+        parse_count(text)
+
+
+@given(st.integers(0, 10**15))
+def test_rendered_count_reads_back(count: int) -> None:
+    """What is shown can be set."""
+    assert parse_count(render_count(count)) == count

@@ -37,6 +37,22 @@ def test_the_default_host_is_the_upstreams() -> None:
     assert not parsed.matches(ModelName.parse("a:b"))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        ("qwen3", ["qwen3", "qwen3:8b"], ["qwen33", "me/qwen3"]),
+        ("qwen3:8b", ["qwen3:8b"], ["qwen3"]),
+        ("hf.co/*/*", ["hf.co/me/a:Q4", "HF.co/you/b"], ["a", "me/a"]),
+        ("*", ["a", "me/a:b", "hf.co/me/a:Q4"], []),
+    ],
+)
+def test_rules_mean_every_tag_unless_they_name_one(pattern: str, matching: list[str], others: list[str]) -> None:
+    """Who blocks a model does not mean one tag of it, and a lone star is everything."""
+    parsed = NamePattern.parse(pattern, any_tag=True)
+    assert [parsed.matches(ModelName.parse(one)) for one in matching] == [True] * len(matching)
+    assert [parsed.matches(ModelName.parse(one)) for one in others] == [False] * len(others)
+
+
 @pytest.mark.parametrize("text", ["", " ", "a b", "m[12]", "a/b/c/d", "a:", ":b", "!x", "a@sha256:1", "a\nb", "{a,b}"])
 def test_what_no_name_can_match_is_refused(text: str) -> None:
     """A pin that silently pins nothing would be found out when the model is gone."""

@@ -5,6 +5,7 @@ environment comes in as an argument, paths are not resolved or looked at, and no
 ``values`` and ``errors``. Each part of the mirror takes its own frozen section, never the whole.
 """
 
+from mirror.config.groups import FurtherUpstream, PolicyRule
 from mirror.config.kinds import LogFormat, LogLevel, PrivateRedirects
 from mirror.config.loading import SYSTEM_FILE, Loaded, find_file, load, server_url
 from mirror.config.rows import NOT_YET, Row, not_yet, rows, schema
@@ -21,6 +22,7 @@ from mirror.config.sections import (
 )
 from mirror.config.units import (
     Share,
+    parse_count,
     parse_duration,
     parse_rate,
     parse_size,
@@ -35,11 +37,13 @@ __all__ = [
     "CacheSettings",
     "DatabaseSettings",
     "FeatureSettings",
+    "FurtherUpstream",
     "ListenSettings",
     "Loaded",
     "LogFormat",
     "LogLevel",
     "LoggingSettings",
+    "PolicyRule",
     "PrivateRedirects",
     "Row",
     "SecuritySettings",
@@ -50,6 +54,7 @@ __all__ = [
     "find_file",
     "load",
     "not_yet",
+    "parse_count",
     "parse_duration",
     "parse_rate",
     "parse_size",

@@ -15,6 +15,9 @@ SERVER_VARIABLE = f"{PREFIX}SERVER"
 NOT_SETTINGS = frozenset({CONFIG_VARIABLE, SERVER_VARIABLE})
 """Variables that commands read: which file to load, which running mirror to talk to."""
 
+FOREIGN = {"HF_TOKEN": "hf_token"}
+"""Variables of other programs that say one of our settings."""
+
 _DURATION_ENDINGS = {"_s": "s", "_days": "d"}
 _SIZE_ENDINGS = {"_mb": "MB", "_gb": "GB"}
 
@@ -71,6 +74,7 @@ NAMES: Mapping[str, Alias] = MappingProxyType(
 
 VARIABLES: Mapping[str, Alias] = MappingProxyType(
     {
+        **{name: Alias(key) for name, key in FOREIGN.items()},
         **{_variable(name): Alias(key) for name, key in _SHORT_VARIABLES.items()},
         **{_variable(name): alias for name, alias in NAMES.items()},
     }

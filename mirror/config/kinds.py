@@ -1,6 +1,9 @@
 """The kinds of text a setting may be, apart from units: addresses, hosts, paths, lists, secrets and choices."""
 
+import ipaddress
+import json
 import re
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -91,6 +94,9 @@ def _named(path: Path) -> Path:
 def _items(value: object) -> object:
     if not isinstance(value, str):
         return value
+    with suppress(ValueError):
+        if isinstance(found := json.loads(value), list):
+            return found
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
@@ -141,6 +147,54 @@ def _tunnel(text: str) -> str:
     return text.lower()
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError("must be an address or a network, such as 10.0.0.1 or 10.0.0.0/8") from None
+
+
+def _policy_pattern(text: str) -> str:
+    try:
+        return str(NamePattern.parse(text, any_tag=True))
+    except InvalidPattern as error:
+        raise ValueError(f"must be {error.accepted}") from error
+
+
+def _anonymous(said: tuple[str, ...]) -> tuple[str, ...]:
+    if said not in (("auto",), ("none",)) and (not said or set(said) - {"pull", "api"}):
+        raise ValueError("must be auto, none, or a list of pull and api")
+    return said
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/]*", text, re.IGNORECASE | re.ASCII):
+        raise ValueError("must be an origin without a path, such as https://chat.lan or http://*.lan:8080")
+    return text.lower()
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_*?-]{1,80}", text, re.ASCII):
+        raise ValueError("must be a namespace, or a pattern of namespaces, such as bartowski or hf-*")
+    return text.lower()
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", text, re.ASCII):
+        raise ValueError("must be a short name of lower-case letters, digits, '_' and '-'")
+    return text
+
+
+def rows_of_text(value: object) -> object:
+    """Return what a text says as JSON, for lists of groups that come from the environment; else the value itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("must be a list of groups; as a text, in JSON") from None
+
+
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -158,6 +212,13 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(_items)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(_items)]
 Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_items)]
 Folders = Annotated[tuple[AnyPath, ...], BeforeValidator(_items)]
+PolicyPatterns = Annotated[tuple[Annotated[str, AfterValidator(_policy_pattern)], ...], BeforeValidator(_items)]
+Namespaces = Annotated[tuple[Annotated[str, AfterValidator(_namespace)], ...], BeforeValidator(_items)]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_items)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_items)]
+Anonymous = Annotated[tuple[str, ...], AfterValidator(_anonymous), BeforeValidator(_items)]
+Name = Annotated[str, AfterValidator(_name)]
+Address = Annotated[str, AfterValidator(_address)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_items)]
 Tunnels = Annotated[tuple[Annotated[str, AfterValidator(_tunnel)], ...], BeforeValidator(_items)]
 Secret = Annotated[

@@ -9,8 +9,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mirror.config.aliases import CONFIG_VARIABLE, SERVER_VARIABLE
+from mirror.config.groups import Upstreams
 from mirror.config.kinds import DatabaseUrl, Secret, web_url, without_credentials
-from mirror.config.sections import FIELDS, SECTIONS, Settings, is_a
+from mirror.config.sections import FIELDS, SECTIONS, Settings, is_a, is_a_list_of_groups
 from mirror.config.sources import Entry, environment_entries, file_entries, flag_entries
 from mirror.errors import SettingsError
 
@@ -26,6 +27,8 @@ _PROBLEMS = {
     "path_type": "must be a path",
     "string_type": "must be a text",
     "tuple_type": "must be a list, or a text with commas",
+    "missing": "is missing",
+    "extra_forbidden": "is no such setting",
 }
 
 
@@ -121,16 +124,18 @@ def _settings(entries: Iterable[Entry]) -> Settings:
 def _refusal(error: ValidationError, entries: Mapping[str, Entry]) -> SettingsError:
     problems: dict[str, str] = {}
     for one in error.errors(include_url=False, include_input=False):
-        key = ".".join(str(part) for part in one["loc"][: 2 if one["loc"][0] in SECTIONS else 1])
+        own = 2 if one["loc"][0] in SECTIONS else 1
+        key, inner = (".".join(str(part) for part in some) for some in (one["loc"][:own], one["loc"][own:]))
         said = one["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        problems.setdefault(key, _PROBLEMS.get(one["type"], said))
+        said = _PROBLEMS.get(one["type"], said)
+        problems.setdefault(key, f"{inner} {said}" if inner and is_a_list_of_groups(key) else said)
     key, problem = next(iter(problems.items()))
     more = f"; wrong too: {', '.join(list(problems)[1:])}" if len(problems) > 1 else ""
     return SettingsError(key, f"{problem}, not {_shown(entries[key])}{more}", entries[key].origin)
 
 
 def _shown(entry: Entry) -> str:
-    if is_a(entry.key, Secret) or is_a(entry.key, DatabaseUrl):
+    if any(is_a(entry.key, kind) for kind in (Secret, DatabaseUrl, Upstreams)):
         return "***"
     if not isinstance(entry.given, str):
         return without_credentials(reprlib.repr(entry.given))

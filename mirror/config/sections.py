@@ -5,11 +5,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, get_args, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from pydantic.fields import FieldInfo
 
+from mirror.config.groups import Credentials, FurtherUpstream, Rules, Section, Upstreams
 from mirror.config.kinds import (
+    Address,
     Addresses,
+    Anonymous,
     AnyPath,
     DatabaseUrl,
     Folders,
@@ -20,12 +23,14 @@ from mirror.config.kinds import (
     LogFormat,
     LogLevel,
     NamedFolder,
+    Networks,
+    Origins,
     Patterns,
+    PolicyPatterns,
     PrivateRedirects,
     Redirects,
     Secret,
     Text,
-    Texts,
     Tunnels,
     WebUrl,
 )
@@ -38,12 +43,6 @@ def _one_worker(workers: int) -> int:
     return workers
 
 
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
 class ServerSettings(Section):
     """Where the mirror listens."""
 
@@ -54,6 +53,7 @@ class ServerSettings(Section):
     public_url: WebUrl | None = Field(
         None, description="URL under which clients reach the mirror, if not host and port."
     )
+    names: Hosts = Field((), description="Further host names by which clients call the mirror.")
 
 
 class ListenSettings(Section):
@@ -61,6 +61,12 @@ class ListenSettings(Section):
 
     addresses: Addresses = Field(
         (), description="Addresses to listen on, such as 0.0.0.0:443; none are server.host and server.port."
+    )
+    data: Address | None = Field(
+        None, description="Further address for the bytes of blobs alone, by plain HTTP; clients are pointed to it."
+    )
+    data_url: WebUrl | None = Field(
+        None, description="URL under which clients reach that address, if not by the name they used and its port."
     )
     tunnel: Tunnels = Field(
         (), description="Other hosts that CONNECT may lead to, such as github.com or *.ollama.com:443."
@@ -122,7 +128,7 @@ class CacheSettings(Section):
         return self.state or self.directory.with_name(f"{self.directory.name}.state")
 
 
-class UpstreamSettings(Section):
+class UpstreamSettings(Credentials):
     """The registry above, and how it is asked."""
 
     url: WebUrl = Field("https://registry.ollama.ai", description="Registry to fetch from; a path prefix is allowed.")
@@ -157,10 +163,18 @@ class SecuritySettings(Section):
     """Who may ask for what."""
 
     api_key: Secret | None = Field(None, description="Key that clients must show; null asks for none.")
-    allowed_models: Texts = Field((), description="Models that may be served; none listed allows all.")
-    blocked_models: Texts = Field((), description="Models that are never served.")
+    anonymous: Anonymous = Field(
+        ("auto",), description="What needs no key: pull, api, none; auto is what no key was ever made for."
+    )
+    token_ttl: Duration = Field(3600.0, gt=0, description="Time for which a token is good that an Ollama's key got.")
+    ticket_ttl: Duration = Field(86_400.0, gt=0, description="Time in which a pull may read the blob it has asked for.")
+    allowed_models: PolicyPatterns = Field((), description="Models that may be served; none listed allows all.")
+    blocked_models: PolicyPatterns = Field((), description="Models that are never served.")
+    rules: Rules = Field((), description="Rules on models before those lists; the first that applies decides.")
     rate_limit_requests: int | None = Field(None, ge=1, description="Requests per client and window; null is no limit.")
     rate_limit_window: Duration = Field(60.0, gt=0, description="Window in which a client's requests are counted.")
+    trusted_proxies: Networks = Field((), description="Proxies whose X-Forwarded-For and -Proto are believed.")
+    origins: Origins = Field((), description="Further web pages that may use the API, such as https://chat.lan.")
 
 
 class LoggingSettings(Section):
@@ -196,6 +210,11 @@ class Settings(Section):
     """All settings; each part of the mirror is given its own section only."""
 
     offline: bool = Field(False, description="Serve only what is stored; never ask upstream.")
+    hf_token: Secret | None = Field(None, description="Token for Hugging Face, and nobody else; also HF_TOKEN.")
+    upstreams: Upstreams = Field(
+        (FurtherUpstream(name="huggingface"),),  # type: ignore[call-arg]  # the name brings the rest
+        description="Further registries, each with a name, a url and hosts; the list replaces the default.",
+    )
     server: ServerSettings = Field(ServerSettings(), description="Where the mirror listens.")
     listen: ListenSettings = Field(ListenSettings(), description="How connections are taken, and what bounds them.")
     cache: CacheSettings = Field(CacheSettings(), description="What is kept on disk, where and how long.")
@@ -230,6 +249,11 @@ def is_a(key: str, kind: object) -> bool:
     """Say whether the setting ``key`` is of ``kind``, one of the annotated types, or may be."""
     hint = get_type_hints(_OWNERS[key], include_extras=True)[key.rpartition(".")[2]]
     return hint == kind or kind in get_args(hint)
+
+
+def is_a_list_of_groups(key: str) -> bool:
+    """Say whether the setting ``key`` is a list of groups of settings, where a problem lies at some depth."""
+    return is_a(key, Upstreams) or is_a(key, Rules)
 
 
 def value_of(settings: Settings, key: str) -> object:

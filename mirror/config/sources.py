@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mirror.config.aliases import NAMES, NOT_SETTINGS, PREFIX, VARIABLES, Alias, unknown_key, unknown_variable
+from mirror.config.aliases import FOREIGN, NAMES, NOT_SETTINGS, PREFIX, VARIABLES, Alias, unknown_key, unknown_variable
 from mirror.config.sections import FIELDS, SECTIONS
 from mirror.errors import SettingsError
 
@@ -65,7 +65,8 @@ def file_entries(file: Path) -> Iterator[Entry]:
 def environment_entries(environ: Mapping[str, str]) -> Iterator[Entry]:
     """Yield what the variables set; an empty one sets nothing. Raises SettingsError."""
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
+        ours = name.startswith(PREFIX) or name.removesuffix("_FILE") in FOREIGN
+        if not ours or name in NOT_SETTINGS:
             continue
         origin = f"environment {name}"
         pointed = VARIABLES.get(name.removesuffix("_FILE"))

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -29,6 +29,8 @@ _BYTES |= {f"{p}iB": 1024**n for n, p in enumerate(_PREFIXES, 1)}
 _SPELLINGS = _BYTES | {name.lower(): count for name, count in _BYTES.items()} | {"": 1, "kB": 1000}
 _SIZE = re.compile(rf"({_NUMBER})\s*([A-Za-z]{{0,3}})", re.ASCII)
 _LARGEST = (1 << 63) - 1
+
+_COUNTS: Mapping[str, int] = {"": 1} | {unit: 1000**power for power, unit in enumerate("KMBT", 1)}
 
 _A_DURATION = "must be a length of time such as 250ms, 30s, 1h30m or 7d, or a number of seconds: 0 to 36500d"
 _A_SIZE = "must be a size such as 100GB (1000-based) or 100GiB (1024-based), or a number of bytes, not negative"
@@ -101,6 +103,20 @@ def parse_share(value: object) -> Share:
     return value if isinstance(value, Share) else Share.parse(_text(value))
 
 
+def parse_count(value: object) -> int:
+    """Return the number of parameters that ``value`` stands for: 7B, 8.0B, 270M, 494.03M, 1T. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMBT]?)", _text(value), re.IGNORECASE | re.ASCII)
+    if match is None:
+        raise ValueError("must be a number of parameters, such as 7B, 1.5B or 270M")
+    return int(Fraction(match[1]) * _COUNTS[match[2].upper()])
+
+
+def render_count(count: int) -> str:
+    """Return the shortest exact text with the largest unit that leaves a whole number."""
+    unit = max((u for u in _COUNTS if count % _COUNTS[u] == 0), key=_COUNTS.__getitem__) if count else ""
+    return f"{count // _COUNTS[unit]}{unit}"
+
+
 def render_duration(seconds: float) -> str:
     """Return the text from which ``parse_duration`` reads exactly ``seconds``."""
     rest = Fraction(round(Fraction(seconds) * 1000), 1000)
@@ -155,6 +171,7 @@ Duration = Annotated[
     float, BeforeValidator(parse_duration), _shown_by(render_duration), _schema("30s", "5m", "1h30m", "7d")
 ]
 ByteSize = Annotated[int, BeforeValidator(parse_size), _shown_by(render_size), _schema("10MB", "100GB", "100GiB")]
+Count = Annotated[int, BeforeValidator(parse_count), _shown_by(render_count), _schema("13B")]
 Rate = Annotated[int, BeforeValidator(parse_rate), _shown_by(render_rate), _schema("20MB/s")]
 SizeOrShare = Annotated[
     int | Share,
