@@ -15,11 +15,14 @@
         DeniedByUpstream            401 or 403 after everything we can say
         ForbiddenAddress            a redirect to where a public upstream may not send us
         UpstreamRefused             another 4xx: the upstream will not, and asking again changes nothing
+        UpstreamLoop                what is above the upstream is this mirror again
         RateLimited                 429; ``retry_after_s`` when the upstream said so
         UpstreamUnavailable         no connection, 5xx, a reset, a stall, a short body
         UpstreamMisbehaved          an answer that breaks the protocol: wrong length, wrong range
         StaleAddress                the signed address is used up: resolve again
       BadCertificate                a certificate, its key or our CA's files that cannot be used or made
+      BadKey                        a key, or the file of them, that cannot be used; a name that is taken or unknown
+        TokenRefused                a request for a token that shows nothing we believe
       DigestMismatch                the bytes are not the ones asked for
       BadBundle                     a bundle or folder that is not what it should be
       FillBroken                    a fill ended by something nobody foresaw; the log has it
@@ -99,6 +102,10 @@ class UpstreamRefused(UpstreamError):
     """The upstream answered another 4xx; asking again changes nothing."""
 
 
+class UpstreamLoop(UpstreamError):
+    """The upstream is a mirror whose own upstream leads back to this one."""
+
+
 class RateLimited(UpstreamError):
     """The upstream answered 429; ``retry_after_s`` is its own word on when to ask again."""
 
@@ -129,6 +136,14 @@ class StaleAddress(UpstreamError):
 
 class BadCertificate(MirrorError):
     """A certificate or key file cannot be used, or our CA cannot be made: it is there already, or half there."""
+
+
+class BadKey(MirrorError):
+    """A key, or the file of keys, cannot be used; or a command names a key that is not there, or is there already."""
+
+
+class TokenRefused(BadKey):
+    """A request for a token shows nothing that we believe: an unknown key, a wrong signature, one that is too old."""
 
 
 class DigestMismatch(MirrorError):

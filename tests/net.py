@@ -1,6 +1,7 @@
 """What stands between a mirror and its upstream: a proxy, TLS, and servers that answer with whatever bytes."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -139,3 +140,10 @@ def certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)
     return ca_file, context
+
+
+def free_port() -> int:
+    """A port that the system had to give a moment ago, for what must know its port before it listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])

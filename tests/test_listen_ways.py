@@ -10,6 +10,7 @@ import pytest
 
 from mirror.app import running_mirror
 from mirror.demo.ollama import pull
+from mirror.listen import Authority, Names
 from mirror.values import ByteRange
 from tests.fakes.registry import running_fake_registry
 from tests.process import run
@@ -170,3 +171,31 @@ async def test_tls_offers_http_1_1_and_refuses_other_names(tmp_path: Path) -> No
         assert (await tls_socket(there.port, context, HOST)).selected_alpn_protocol() == "http/1.1"
         with pytest.raises(OSError):  # noqa: PT011  # SSLError or a reset: asyncio may not get its alert out
             await tls_socket(there.port, context, "example.org")
+
+
+async def test_a_ca_older_than_a_host_says_so(tmp_path: Path) -> None:
+    """Its name constraints are of the day it was made: a leaf for the new host would be believed by nobody."""
+    async with running_fake_registry() as fake:
+        Authority.make(tmp_path / "state", Names.of(settings(tmp_path, fake.url, upstreams=[])))
+        async with running_mirror(settings(tmp_path, fake.url)) as mirror:
+            port = int(mirror.url.rpartition(":")[2])
+            answer = await said_to(port, b"CONNECT hf.co:443 HTTP/1.1\r\nHost: hf.co:443\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"no certificate for hf.co" in answer
+    assert b"mirror tls renew" in answer
+
+
+async def test_a_tunnel_that_is_listed_goes_past_the_mirror(tmp_path: Path) -> None:
+    """Who needs the rest of a mirrored host's web site lists it; nothing of it is answered here then."""
+    async with running_fake_registry() as fake:
+        port = int(fake.url.rpartition(":")[2])
+        async with doors(tmp_path, fake, listen__tunnel=[f"127.0.0.1:{port}"]) as there:
+            reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+            writer.write(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            async with asyncio.timeout(10):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+                writer.write(b"GET /v2/library/gone/manifests/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert b" 404 " in await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        assert [entry.headers.get("Via") for entry in fake.asked("manifest")] == [None]

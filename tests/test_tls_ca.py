@@ -166,7 +166,7 @@ async def test_the_names_come_from_the_settings() -> None:
         listen={"addresses": ["[::1]:443", "0.0.0.0:80"]},
     )
     names = await asyncio.to_thread(Names.of, said)
-    assert names.mirrored == {"up.lan", "other.lan"}
+    assert names.mirrored == {"up.lan", "other.lan", "hf.co", "huggingface.co"}
     assert {"models.lan", "192.0.2.9", "::1", "localhost"} <= names.own
     assert "0.0.0.0" not in names.own
     assert names.answers("[::ffff:10.1.2.3]", "10.1.2.3")

@@ -12,7 +12,7 @@ from mirror.events import Events
 from mirror.fill import Fills, Puller, Repairer, Tags, Unknown
 from mirror.keep import Keeper, Scrub
 from mirror.store import Pins, Store
-from mirror.upstream import Upstream
+from mirror.upstream import Upstreams
 from mirror.values import NamePattern
 
 _PROVING_THREADS = 4
@@ -31,7 +31,7 @@ class Parts:
     ledger: Ledger
     keeper: Keeper
     scrub: Scrub
-    upstream: Upstream
+    upstreams: Upstreams
     fills: Fills
     tags: Tags
     puller: Puller
@@ -67,23 +67,24 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         keeper = Keeper(store, ledger, _pins(store, settings), settings.cache, events)
         unknown = await asyncio.to_thread(Unknown, state / "unknown")
         stack.callback(unknown.close)
-        upstream = Upstream(settings.upstream, settings.upstream.key_file or state / "id_ed25519", events)
-        stack.push_async_callback(upstream.close)
+        key_file = settings.upstream.key_file or state / "id_ed25519"
+        upstreams = Upstreams(settings.upstream, settings.upstreams, settings.hf_token, key_file, events)
+        stack.push_async_callback(upstreams.close)
         threads = ThreadPoolExecutor(_PROVING_THREADS, thread_name_prefix="prover")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         closing = asyncio.Event()
         group.create_task(_flush_now_and_then(ledger, closing), name="ledger")
         stack.callback(closing.set)
-        fills = Fills(store, keeper, upstream, settings, events, group, threads)
+        fills = Fills(store, keeper, upstreams, settings, events, group, threads)
         stack.callback(fills.park)
-        tags = Tags(store, upstream, settings, ledger, unknown)
+        tags = Tags(store, upstreams, settings, ledger, unknown)
         puller = Puller(store, keeper, tags, fills)
         scrub, repairer = (
             Scrub(store, settings.cache, events),
             Repairer(store, puller, events, settings.cache.cleanup_interval),
         )
-        yield Parts(settings, events, store, ledger, keeper, scrub, upstream, fills, tags, puller, repairer)
+        yield Parts(settings, events, store, ledger, keeper, scrub, upstreams, fills, tags, puller, repairer)
 
 
 @asynccontextmanager

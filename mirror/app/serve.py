@@ -101,8 +101,8 @@ def application(parts: Parts, names: Names, certificates: Certificates) -> web.A
     key = settings.security.api_key
     doorkeeper = Doorkeeper(key.get_secret_value() if key else None)
     faces = (
-        RegistryFace(parts.store, parts.fills, parts.tags, parts.upstream, parts.events, offline=settings.offline),
-        StatusFace(settings, parts.store, parts.keeper.pins, parts.fills, parts.ledger, parts.upstream, metrics),
+        RegistryFace(parts.store, parts.fills, parts.tags, parts.upstreams, parts.events, offline=settings.offline),
+        StatusFace(settings, parts.store, parts.keeper.pins, parts.fills, parts.ledger, parts.upstreams.main, metrics),
         AdminFace(parts.store, parts.ledger, parts.keeper.pins, parts.puller, doorkeeper, settings.upstream.host),
         BundleFace(parts.store, parts.keeper, doorkeeper, settings.upstream.host),
         CertificateFace(certificates),

@@ -14,7 +14,7 @@ from mirror.fill.once import Once
 from mirror.fill.source import BlobOf, FillSettings
 from mirror.keep import Keeper
 from mirror.store import Partial, Promise, Store
-from mirror.upstream import Address, Upstream
+from mirror.upstream import Address, Upstreams
 from mirror.values import Digest, ModelName
 
 _MISMATCHES = 3
@@ -34,7 +34,7 @@ class Fills:
         self,
         store: Store,
         keeper: Keeper,
-        upstream: Upstream,
+        upstreams: Upstreams,
         settings: Settings,
         events: Events,
         group: asyncio.TaskGroup,
@@ -42,12 +42,12 @@ class Fills:
     ) -> None:
         self._store = store
         self._keeper = keeper
-        self._upstream = upstream
+        self._upstreams = upstreams
         self._events = events
         self._group = group
         self._running: dict[Digest, Fill] = {}
         self._locating: Once[Address] = Once()
-        self._wrong: dict[tuple[Digest, int], tuple[float, DigestMismatch]] = {}
+        self._wrong: dict[tuple[str, Digest, int], tuple[float, DigestMismatch]] = {}
         self._wrong_s = max(_WRONG_S, settings.cache.negative_ttl)
         self._told: dict[Digest, float] = {}
         self._stopping = False
@@ -94,14 +94,14 @@ class Fills:
             if self._store.blobs.size(digest) is not None:
                 return None
             if size is not None:
-                self._refuse_wrong(digest, size)
+                self._refuse_wrong(name, digest, size)
                 accept(size)
                 promise = await self._promised(name, digest, size)
                 if digest not in self._running and self._store.blobs.size(digest) is None:
                     return self._start(name, digest, size, address, promise, 1)
                 promise.close()
                 continue
-            address = await self._locating.ask(digest, lambda: self._upstream.locate(name.repository, digest, None))
+            address = await self._locate(name, digest)
             size = address.size
 
     def park(self) -> None:
@@ -115,6 +115,11 @@ class Fills:
         if not fill.wanted and not self._keep_filling:
             fill.park()
         self._share()
+
+    async def _locate(self, name: ModelName, digest: Digest) -> Address:
+        upstream = self._upstreams.of(name)
+        key = (name.host.lower(), digest)
+        return await self._locating.ask(key, lambda: upstream.locate(name.repository, digest, None))
 
     async def _promised(self, name: ModelName, digest: Digest, size: int) -> Promise:
         """Have room set aside for a blob, and for all that its model still lacks: half a model serves nobody."""
@@ -139,6 +144,7 @@ class Fills:
         if self._stopping:
             promise.close()
             raise UpstreamUnavailable("the mirror is stopping")
+        upstream = self._upstreams.of(name)
         try:
             partial = Partial.open(self._store.layout, digest, size)
         except StoreError as error:
@@ -147,7 +153,7 @@ class Fills:
             raise
         fill = Fill(
             partial,
-            BlobOf(self._upstream, name, digest, size),
+            BlobOf(upstream, name, digest, size),
             address,
             self._tries,
             self._events,
@@ -177,14 +183,14 @@ class Fills:
             with suppress(StoreError):  # whoever asks next is told
                 self._start(name, fill.digest, fill.size, None, promise, attempt + 1)
         elif isinstance(fill.error, DigestMismatch) and again:
-            self._wrong[fill.digest, fill.size] = (time.monotonic() + self._wrong_s, fill.error)
+            self._wrong[name.host.lower(), fill.digest, fill.size] = (time.monotonic() + self._wrong_s, fill.error)
 
-    def _refuse_wrong(self, digest: Digest, size: int) -> None:
+    def _refuse_wrong(self, name: ModelName, digest: Digest, size: int) -> None:
         """Raise for a blob that the upstream has wrong; to fetch all of it at every request would help nobody."""
         now = time.monotonic()
         self._wrong = {one: (until, error) for one, (until, error) in self._wrong.items() if until > now}
-        if (digest, size) in self._wrong:
-            raise self._wrong[digest, size][1]
+        if found := self._wrong.get((name.host.lower(), digest, size)):
+            raise found[1]
 
     def _allowance(self, fill: Fill) -> int:
         """How many connections a fill may use: those with readers share, those fetched ahead get one meanwhile."""

@@ -47,6 +47,7 @@ class Puller:
                 all of it, and none can be made, nothing is begun.
             BrokenStore: every blob came, and yet the model is not complete.
         """
+        name = self._tags.filed(name)
         manifest = await self._tags.refresh(name)
         return await self._bring_in(name, await self._every_blob(name, manifest), report)
 

@@ -12,7 +12,7 @@ from mirror.events import Served
 from mirror.fill.once import Once
 from mirror.fill.unknown import Unknown
 from mirror.store import Store
-from mirror.upstream import Upstream
+from mirror.upstream import Upstreams
 from mirror.values import Digest, Manifest, ModelName
 
 
@@ -34,21 +34,25 @@ class Tags:
     def __init__(
         self,
         store: Store,
-        upstream: Upstream,
+        upstreams: Upstreams,
         settings: Settings,
         ledger: Ledger,
         unknown: Unknown,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
-        self._upstream = upstream
+        self._upstreams = upstreams
         self._cache = settings.cache
         self._offline = settings.offline
         self._ledger = ledger
         self._unknown = unknown
         self._now = now
         self._asking: Once[Answer] = Once()
-        self._down_until = 0.0
+        self._down_until: dict[str, float] = {}
+
+    def filed(self, name: ModelName) -> ModelName:
+        """Return the name under which a model is kept, whichever of its upstream's hosts ``name`` has."""
+        return self._upstreams.routes.filed(name)
 
     async def by_tag(self, name: ModelName) -> Answer:
         """Return the manifest of a tag.
@@ -64,7 +68,7 @@ class Tags:
             return kept
         if self._offline:
             raise Offline(f"{name.short} is not in the store, and the mirror is offline")
-        if kept is not None and time.monotonic() < self._down_until:
+        if kept is not None and time.monotonic() < self._down_until.get(name.host.lower(), 0.0):
             return self._stale(name, kept)
         return await self._asking.ask(name.folded, lambda: self._ask_or_fall_back(name, kept))
 
@@ -75,13 +79,13 @@ class Tags:
             return Answer(manifest, Served.HIT, 0.0)
         if self._offline:
             raise Offline(f"{digest} is not in the store, and the mirror is offline")
-        return await self._asking.ask((name.repository, digest), lambda: self._fetch(name, digest))
+        return await self._asking.ask((name.host.lower(), name.repository, digest), lambda: self._fetch(name, digest))
 
     async def _fetch(self, name: ModelName, digest: Digest) -> Answer:
         key = f"{name.folded}@{digest}"
         await self._refuse_unknown(key, f"{digest} of {name.repository}")
         try:
-            manifest = await self._upstream.manifest(name.repository, str(digest))
+            manifest = await self._upstreams.of(name).manifest(name.repository, str(digest))
         except NotFoundUpstream:
             await self._note_unknown(key)
             raise
@@ -132,7 +136,7 @@ class Tags:
             if kept is None:
                 raise
             if isinstance(error, UpstreamUnavailable | RateLimited):
-                self._down_until = time.monotonic() + self._cache.stale_hold
+                self._down_until[name.host.lower()] = time.monotonic() + self._cache.stale_hold
             return self._stale(name, kept)
 
     async def _refuse_unknown(self, key: str, what: str) -> None:
@@ -144,13 +148,12 @@ class Tags:
 
     async def _ask(self, name: ModelName, *, brief: bool, keep: bool) -> Answer:
         """Ask, and keep the answer; where it is what a folder has that is only read, only if ``keep`` is true."""
-        if name.host.lower() != self._upstream.settings.host.lower():
-            raise NotFoundUpstream(f"{name}: this mirror asks for models of {self._upstream.settings.host} only")
+        upstream = self._upstreams.of(name)
         theirs = self._store.extra.find_whole(name) if not keep else None
         known = self._store.find(name) or theirs
         spelled = known.name if known else name  # the upstream's spelling, whatever letter case a client uses
-        manifest = await self._upstream.manifest(spelled.repository, spelled.tag, brief=brief)
-        self._down_until = 0.0
+        manifest = await upstream.manifest(spelled.repository, spelled.tag, brief=brief)
+        self._down_until.pop(name.host.lower(), None)
         await self._unknown.forget(str(name.folded))
         same = known is not None and known.digest == manifest.digest
         try:

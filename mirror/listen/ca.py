@@ -123,6 +123,10 @@ class Authority:
         constraints = self.certificate.extensions.get_extension_for_class(x509.NameConstraints).value
         return [str(one.value).removesuffix("/32").removesuffix("/128") for one in constraints.permitted_subtrees or ()]
 
+    def covers(self, name: str) -> bool:
+        """Say whether a certificate for ``name`` would be believed: a CA knows the names of the day it was made."""
+        return any(name == one or name.endswith(f".{one}") for one in self.names)
+
     def leaf(self, name: str, now: datetime | None = None) -> Leaf:
         """Make a certificate for one host name or address."""
         from cryptography import x509

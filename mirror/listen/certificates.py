@@ -106,6 +106,8 @@ class Certificates:
             return None
         held = self._held.get(name)
         if held is None or (held.renew_at is not None and held.renew_at < self._now()):
+            if not self._authority.covers(name):
+                return None
             if len(self._held) >= _MOST:  # the addresses by which we were reached: no machine has so many
                 self._held.clear()
             leaf = self._authority.leaf(name, self._now())

@@ -37,7 +37,8 @@ _LINGER_S = 1.0
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _NO_HANDSHAKE = b"\x15\x03\x01\x00\x02\x02\x28"  # a fatal alert, handshake_failure (RFC 8446 §6)
 _NO_CA = (
-    "this mirror has no certificate for {host}: run mirror tls init on it, and mirror tls trust for what comes next"
+    "this mirror has no certificate for {host}: run mirror tls init on it, or mirror tls renew if it has a CA, "
+    "and mirror tls trust for what comes next"
 )
 
 
@@ -211,10 +212,8 @@ class Door:
         await self._hand_over(owned, guest, Way.PLAIN if way is Way.CONNECT else way, taken, target.host)
 
     def _is_ours(self, target: Target, here: str) -> bool:
-        """Whether CONNECT ends here: at a mirrored host, or the mirror itself unless a tunnel there is listed."""
-        if self._names.mirrors(target.host):
-            return True
-        return self._names.owns(target.host, here) and not self._tunnels.lists(target)
+        """Whether CONNECT ends here: at a mirrored host or the mirror itself, unless a tunnel there is listed."""
+        return self._names.answers(target.host, here) and not self._tunnels.lists(target)
 
     def _lead_away(self, there: socket.socket) -> None:
         """Raise NotTunnelled where a tunnel has come back to us: its client would count as one of this machine."""

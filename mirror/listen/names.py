@@ -31,9 +31,12 @@ class Names:
         own |= {plain_host(socket.gethostname()), "localhost"}
         if settings.server.public_url:
             own.add(plain_host(urlsplit(settings.server.public_url).hostname or ""))
-        upstream = {settings.upstream.host.rpartition(":")[0] or settings.upstream.host}
-        upstream.add(urlsplit(settings.upstream.url).hostname or "")
-        return cls(frozenset(map(plain_host, upstream)) - {""}, frozenset(own) - {""})
+        own |= {plain_host(_bare(one)) for one in settings.server.names}
+        hosts = [settings.upstream.host, *(host for one in settings.upstreams for host in one.hosts)]
+        mirrored = {plain_host(_bare(one)) for one in hosts} | {
+            plain_host(urlsplit(settings.upstream.url).hostname or "")
+        }
+        return cls(frozenset(mirrored) - {""}, frozenset(own) - {""})
 
     def answers(self, host: str, here: str) -> bool:
         """Say whether a request for ``host`` that came in at the address ``here`` is answered by the mirror."""
@@ -47,6 +50,11 @@ class Names:
         """Say whether ``host`` is the mirror itself, for one who reached it at the address ``here``."""
         name = plain_host(host)
         return name in self.own or name == plain_host(here) or is_loopback(name)
+
+
+def _bare(host: str) -> str:
+    """A host of the settings without its port."""
+    return host.rpartition(":")[0] or host
 
 
 def plain_host(host: str) -> str:

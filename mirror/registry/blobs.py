@@ -9,11 +9,12 @@ from aiohttp import web
 from mirror.errors import DigestMismatch, MirrorError, Offline, StoreFull
 from mirror.events import BlobServed, Events, Served
 from mirror.fill import FillReader, Fills
+from mirror.registry.names import asked_name
 from mirror.registry.passage import Passage
 from mirror.registry.replies import VERSION, no_such_range
 from mirror.registry.sending import SENT, Sender, cut
 from mirror.store import OpenBlob, Store
-from mirror.upstream import Upstream
+from mirror.upstream import Upstreams
 from mirror.values import ByteRange, Digest, ModelName
 from mirror.values.http_range import RangeNotSatisfiable, content_range, parse_range
 
@@ -56,21 +57,17 @@ class Asked:
 class Blobs:
     """Answers for blobs. A client that is told a wrong byte would keep it for ever: connections are cut instead."""
 
-    def __init__(
-        self, store: Store, fills: Fills, upstream: Upstream, events: Events, host: str, *, offline: bool
-    ) -> None:
+    def __init__(self, store: Store, fills: Fills, upstreams: Upstreams, events: Events, *, offline: bool) -> None:
         self._store = store
         self._fills = fills
-        self._upstream = upstream
+        self._upstreams = upstreams
         self._events = events
-        self._host = host
         self._offline = offline
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Handle GET and HEAD of one blob."""
-        path = request.match_info
-        digest = Digest.parse(path["digest"])
-        name = ModelName(self._host, path["namespace"], path["model"], "latest")
+        digest = Digest.parse(request.match_info["digest"])
+        name = asked_name(request, self._upstreams.routes)
         if _has_it(request, digest):
             return web.Response(status=304, headers={**VERSION, "ETag": f'"{digest}"'})
         if request.method == "HEAD":
@@ -117,11 +114,13 @@ class Blobs:
             return size
         if self._offline:
             raise Offline(f"{digest} is not in the store, and the mirror is offline")
-        return (await self._upstream.locate(name.repository, digest, None)).size
+        return (await self._upstreams.of(name).locate(name.repository, digest, None)).size
 
     def pass_through(self, asked: Asked, at: int) -> Passage:
         """Return what reads ``asked`` from ``at`` on, straight from upstream."""
-        return Passage(self._upstream, asked.name, asked.digest, ByteRange(at, asked.span.stop), asked.size)
+        return Passage(
+            self._upstreams.of(asked.name), asked.name, asked.digest, ByteRange(at, asked.span.stop), asked.size
+        )
 
     def served(self, asked: Asked, result: Served, sent: int) -> None:
         """Tell the news that bytes went out."""

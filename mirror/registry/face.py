@@ -12,7 +12,7 @@ from mirror.registry.blobs import Blobs
 from mirror.registry.manifests import Manifests
 from mirror.registry.replies import VERSION, error_reply, reply_to, reply_to_part
 from mirror.store import Store
-from mirror.upstream import Upstream
+from mirror.upstream import Upstreams
 from mirror.values import Invalid
 
 log = structlog.get_logger(__name__)
@@ -24,16 +24,18 @@ _ACCEPTED = (
     "/blobs/<digest> and /tags/list below /v2/<namespace>/<model>"
 )
 
+_LOOP = "this mirror's upstream leads back to the mirror itself; set upstream.url to the registry, or to a mirror of it"
+
 
 class RegistryFace:
     """A read-only registry over the store and what fills it."""
 
     def __init__(
-        self, store: Store, fills: Fills, tags: Tags, upstream: Upstream, events: Events, *, offline: bool
+        self, store: Store, fills: Fills, tags: Tags, upstreams: Upstreams, events: Events, *, offline: bool
     ) -> None:
-        host = upstream.settings.host
-        self._manifests = Manifests(tags, store, events, host)
-        self._blobs = Blobs(store, fills, upstream, events, host, offline=offline)
+        self._manifests = Manifests(tags, store, events, upstreams.routes)
+        self._blobs = Blobs(store, fills, upstreams, events, offline=offline)
+        self._chain = upstreams.chain
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """Return every route below /v2, errors already in the shape registries use."""
@@ -42,11 +44,26 @@ class RegistryFace:
             web.get("/v2/", self._base),
             web.get("/v2", self._base),
             web.get("/v2/_catalog", _answering(self._manifests.catalog, "NAME_UNKNOWN")),
-            web.get(f"{model}/manifests/{{reference}}", _answering(self._manifests.get, "MANIFEST_UNKNOWN")),
-            web.get(f"{model}/blobs/{{digest}}", _answering(self._blobs.get, "BLOB_UNKNOWN")),
+            web.get(f"{model}/manifests/{{reference}}", self._reading(self._manifests.get, "MANIFEST_UNKNOWN")),
+            web.get(f"{model}/blobs/{{digest}}", self._reading(self._blobs.get, "BLOB_UNKNOWN")),
             web.get(f"{model}/tags/list", _answering(self._manifests.tags, "NAME_UNKNOWN")),
             web.route("*", "/v2/{rest:.*}", self._nothing),
         ]
+
+    def _reading(self, handler: Handler, unknown: str) -> Handler:
+        """Wrap a handler that may ask an upstream: a request that has been here before is refused."""
+        answer = _answering(handler, unknown)
+
+        async def read(request: web.Request) -> web.StreamResponse:
+            via = ", ".join(request.headers.getall("Via", ()))
+            if not via:
+                return await answer(request)
+            if self._chain.leads_back(via):
+                return error_reply(508, "UNSUPPORTED", _LOOP)
+            with self._chain.passing(via):
+                return await answer(request)
+
+        return read
 
     async def _base(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({}, headers=VERSION)

@@ -7,9 +7,11 @@ from aiohttp import web
 
 from mirror.events import Events, ManifestServed, Served
 from mirror.fill import Answer, Tags
+from mirror.registry.names import asked_host, asked_name
 from mirror.registry.replies import VERSION
 from mirror.store import Store
-from mirror.values import Digest, Invalid, ModelName
+from mirror.upstream.routes import Routes
+from mirror.values import Digest, Invalid
 
 _MOST = 1000
 
@@ -17,20 +19,20 @@ _MOST = 1000
 class Manifests:
     """Answers for manifests; the bytes are always the ones the upstream sent."""
 
-    def __init__(self, tags: Tags, store: Store, events: Events, host: str) -> None:
+    def __init__(self, tags: Tags, store: Store, events: Events, routes: Routes) -> None:
         self._tags = tags
         self._store = store
         self._events = events
-        self._host = host
+        self._routes = routes
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Handle GET and HEAD of one manifest."""
-        path, reference = request.match_info, request.match_info["reference"]
+        reference = request.match_info["reference"]
         if ":" in reference or reference.startswith("sha256-"):
-            name = ModelName(self._host, path["namespace"], path["model"], "latest")
+            name = asked_name(request, self._routes)
             answer = await self._tags.by_digest(name, Digest.parse(reference))
         else:
-            name = ModelName(self._host, path["namespace"], path["model"], reference)
+            name = asked_name(request, self._routes, reference)
             answer = await self._tags.by_tag(name)
         if request.method == "GET":
             self._events.publish(ManifestServed(name, answer.served))
@@ -38,7 +40,7 @@ class Manifests:
 
     async def tags(self, request: web.Request) -> web.StreamResponse:
         """List the tags of one model that are in the store."""
-        name = ModelName(self._host, request.match_info["namespace"], request.match_info["model"], "latest").folded
+        name = asked_name(request, self._routes).folded
         found = [one.name for one in self._store.whole_models() if one.name.with_tag("latest").folded == name]
         if not found:
             raise web.HTTPNotFound(text=f"{name.repository} is not in the store")
@@ -47,7 +49,8 @@ class Manifests:
 
     async def catalog(self, request: web.Request) -> web.StreamResponse:
         """List the repositories that are in the store."""
-        ours = [one.name for one in self._store.whole_models() if one.name.host.lower() == self._host.lower()]
+        host = asked_host(request, self._routes).lower()
+        ours = [one.name for one in self._store.whole_models() if one.name.host.lower() == host]
         found = {one.repository for one in ours}
         repositories, headers = _page(request, sorted(found))
         return web.json_response({"repositories": repositories}, headers={**VERSION, **headers})

@@ -14,6 +14,7 @@ from mirror.errors import (
     NotFoundUpstream,
     Offline,
     RateLimited,
+    UpstreamLoop,
     UpstreamRefused,
     UpstreamUnavailable,
 )
@@ -46,6 +47,8 @@ def reply_to(error: MirrorError | Invalid, unknown: str) -> web.Response:
             return error_reply(429, "TOOMANYREQUESTS", message, {"Retry-After": str(math.ceil(after or 30))})
         case DeniedByUpstream() | ForbiddenAddress() | UpstreamRefused():
             return error_reply(403, "DENIED", message)
+        case UpstreamLoop():
+            return error_reply(508, "UNSUPPORTED", message)
         case UpstreamUnavailable():
             return error_reply(503, "UNAVAILABLE", message, {"Retry-After": "5"})
         case DigestMismatch():

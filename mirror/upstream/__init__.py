@@ -1,8 +1,9 @@
-"""The registry above us: manifests, ranged blobs, tokens, redirects, retries, one byte budget. Network out only."""
+"""The registries above us: manifests, ranged blobs, tokens, redirects, retries, one byte budget. Network out only."""
 
 from mirror.upstream.budget import Budget
 from mirror.upstream.carrier import RangeIgnored, Transfer
 from mirror.upstream.connections import Address
 from mirror.upstream.registry import Upstream
+from mirror.upstream.upstreams import Upstreams
 
-__all__ = ["Address", "Budget", "RangeIgnored", "Transfer", "Upstream"]
+__all__ = ["Address", "Budget", "RangeIgnored", "Transfer", "Upstream", "Upstreams"]

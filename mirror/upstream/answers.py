@@ -9,6 +9,7 @@ from mirror.errors import (
     RateLimited,
     StaleAddress,
     UpstreamError,
+    UpstreamLoop,
     UpstreamRefused,
     UpstreamUnavailable,
 )
@@ -31,6 +32,8 @@ def refusal(status: int, headers: Mapping[str, str], what: str, *, located: bool
         return NotFoundUpstream(f"{what}: not found upstream")
     if status == 429:
         return RateLimited(f"{what}: 429, the upstream limits requests", _retry_after(headers, now))
+    if status == 508:
+        return UpstreamLoop(f"{what}: 508, the upstream's own upstream leads back to this mirror")
     if status >= 500 or status in (408, 425):
         return UpstreamUnavailable(f"{what}: answered {status}")
     return UpstreamRefused(f"{what}: answered {status}")

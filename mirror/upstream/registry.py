@@ -15,6 +15,7 @@ from mirror.upstream.addresses import Guard
 from mirror.upstream.answers import refusal
 from mirror.upstream.budget import Budget
 from mirror.upstream.carrier import Carrier, Transfer
+from mirror.upstream.chain import Chain
 from mirror.upstream.connections import Address
 from mirror.upstream.session import Reply, Session, proxy_for
 from mirror.upstream.tls import client_context
@@ -32,7 +33,7 @@ class Upstream:
     expire (docs/protocol.md §4).
     """
 
-    def __init__(self, settings: UpstreamSettings, key_file: Path, events: Events) -> None:
+    def __init__(self, settings: UpstreamSettings, key_file: Path, events: Events, chain: Chain | None = None) -> None:
         self.settings = settings
         self.url = URL(settings.url)
         self.budget = Budget(settings.rate)
@@ -46,7 +47,7 @@ class Upstream:
         )
         proxied = proxy_for(self.url) is not None
         self.guard = Guard(settings.private_redirects, self.url.host or "", self.url.port or 443, proxied=proxied)
-        self._session = Session(settings, key_file, events, tls, self.guard)
+        self._session = Session(settings, key_file, events, tls, self.guard, chain or Chain())
 
     async def close(self) -> None:
         """End every connection."""
@@ -89,9 +90,8 @@ class Upstream:
             found, ranged = _size(reply, what)
             if size is not None and found != size:
                 raise UpstreamMisbehaved(f"{what}: the manifest says {size} bytes, the upstream {found}")
-            same = reply.url.origin() == self.url.origin()
-            token = self._session.authorization(repository) if same else {}
-            headers = {"User-Agent": self.settings.user_agent, **token}
+            home = self._session.home_headers(repository) if reply.url.origin() == self.url.origin() else {}
+            headers = {"User-Agent": self.settings.user_agent, **home}
             return Address(reply.url, found, headers, proxy_for(reply.url), ranged)
 
         return await self._session.get(url, wanted, repository, what, read, limit=0, attempts=1 if once else 0)

@@ -8,12 +8,14 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import stamina
+from aiohttp import encode_basic_auth
 from yarl import URL
 
 from mirror.config import UpstreamSettings
@@ -28,6 +30,7 @@ from mirror.events import Events, UpstreamAnswered
 from mirror.upstream.addresses import Guard, GuardedResolver
 from mirror.upstream.answers import refusal
 from mirror.upstream.auth import Challenge, Signer, anonymous_request
+from mirror.upstream.chain import Chain
 
 T = TypeVar("T")
 _REDIRECTS = 5
@@ -50,14 +53,23 @@ class Session:
     """Asks one upstream. Safe for any number of tasks at once; close it when done."""
 
     def __init__(
-        self, settings: UpstreamSettings, key_file: Path, events: Events, tls: ssl.SSLContext, guard: Guard
+        self,
+        settings: UpstreamSettings,
+        key_file: Path,
+        events: Events,
+        tls: ssl.SSLContext,
+        guard: Guard,
+        chain: Chain,
     ) -> None:
         self._settings = settings
         self._url = URL(settings.url)
         self._events = events
         self._guard = guard
+        self._chain = chain
         self._signer = Signer(key_file)
-        self._tokens: OrderedDict[str, str] = OrderedDict()
+        self._given = f"Bearer {settings.token.get_secret_value()}" if settings.token else None
+        self._login = _login(settings)
+        self._shown: OrderedDict[str, str] = OrderedDict()
         self._resolver = GuardedResolver(guard)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls, limit=settings.max_connections, resolver=self._resolver),
@@ -72,10 +84,11 @@ class Session:
         await self._session.close()
         await self._resolver.close()
 
-    def authorization(self, repository: str) -> dict[str, str]:
-        """Return the header that shows the token there is for a repository, if there is one."""
-        token = self._tokens.get(repository)
-        return {"Authorization": f"Bearer {token}"} if token else {}
+    def home_headers(self, repository: str) -> dict[str, str]:
+        """Return what the upstream itself is told of us, and nobody it redirects to: what it accepted of late for a
+        repository, or else the token we were given, and through which mirrors we are asked."""
+        shown = self._shown.get(repository) or self._given
+        return {"Via": self._chain.via(), **({"Authorization": shown} if shown else {})}
 
     async def get(
         self,
@@ -150,37 +163,49 @@ class Session:
             yield reply
 
     async def _with_token(self, url: URL, headers: Mapping[str, str], repository: str, what: str, limit: int) -> Reply:
-        """Ask with what token there is; where that is refused get one as nobody, then one by our key."""
-        reply = await self._follow(url, {**headers, **self.authorization(repository)}, limit)
-        for signed in (False, True):
-            home = reply.status == 401 and reply.url.origin() == self._url.origin()
-            challenge = Challenge.parse(reply.headers.get("WWW-Authenticate", "")) if home else None
-            if challenge is None:
+        """Ask with what there is to show; where that is refused, with what each of our ways to identify ourselves gets.
+
+        They are the login of the settings, nobody in particular, and our key.
+        """
+        reply = await self._follow(url, {**headers, **self.home_headers(repository)}, limit)
+        for way in (_By.LOGIN, _By.NOBODY, _By.KEY) if self._login else (_By.NOBODY, _By.KEY):
+            if reply.status != 401 or reply.url.origin() != self._url.origin():
                 break
-            challenge.allowed_for(self._url, frozenset(self._settings.realms))
-            token = await self._token(challenge, signed=signed)
-            if token is None:
+            shown = await self._authorization(reply.headers.get("WWW-Authenticate", ""), way)
+            if shown is None:
                 continue
-            self._remember(repository, token)
-            reply = await self._follow(url, {**headers, **self.authorization(repository)}, limit)
+            self._remember(repository, shown)
+            reply = await self._follow(url, {**headers, **self.home_headers(repository)}, limit)
         if reply.status >= 300:
             away = reply.url.origin() != self._url.origin()
             raise refusal(reply.status, reply.headers, what, located=away, now=time.time())
         return reply
 
-    def _remember(self, repository: str, token: str) -> None:
-        self._tokens[repository] = token
-        self._tokens.move_to_end(repository)
-        if len(self._tokens) > _MOST_TOKENS:
-            self._tokens.popitem(last=False)
+    def _remember(self, repository: str, shown: str) -> None:
+        self._shown[repository] = shown
+        self._shown.move_to_end(repository)
+        if len(self._shown) > _MOST_TOKENS:
+            self._shown.popitem(last=False)
 
-    async def _token(self, challenge: Challenge, *, signed: bool) -> str | None:
+    async def _authorization(self, challenge: str, way: "_By") -> str | None:
+        """Return what answers a challenge (WWW-Authenticate); None where this way does not."""
+        if way is _By.LOGIN and challenge.strip().lower().startswith("basic"):
+            return self._login
+        asked = Challenge.parse(challenge)
+        if asked is None:
+            return None
+        asked.allowed_for(self._url, frozenset(self._settings.realms))
+        token = await self._token(asked, way)
+        return f"Bearer {token}" if token else None
+
+    async def _token(self, challenge: Challenge, way: "_By") -> str | None:
         """Ask the realm for a token; None where it will not give one to this kind of caller."""
-        if signed:
+        if way is _By.KEY:
             url, authorization = self._signer.request(challenge)
             headers = {"Authorization": authorization}
         else:
-            url, headers = anonymous_request(challenge), {}
+            url = anonymous_request(challenge)
+            headers = {"Authorization": self._login} if way is _By.LOGIN and self._login else {}
         reply = await self.ask(url, headers, limit=_TOKEN_BYTES)
         if reply.status in (400, 401, 403, 404):
             return None
@@ -198,12 +223,26 @@ class Session:
                 return reply
             target = _redirect(reply)
             if target.origin() != url.origin():
-                headers = {name: value for name, value in headers.items() if name != "Authorization"}
+                headers = {name: value for name, value in headers.items() if name not in ("Authorization", "Via")}
                 if self._url.scheme == "https" and target.scheme != "https":
                     raise UpstreamMisbehaved(f"{url.host} redirects to {target.origin()}, which is not encrypted")
                 await self._guard.check(target.host or "", target.port or 443)
             url = target
         raise UpstreamMisbehaved(f"{url.host}: more than {_REDIRECTS} redirects")
+
+
+class _By(Enum):
+    """As whom a token is asked for."""
+
+    LOGIN = auto()
+    NOBODY = auto()
+    KEY = auto()
+
+
+def _login(settings: UpstreamSettings) -> str | None:
+    if settings.username is None:
+        return None
+    return encode_basic_auth(settings.username, settings.password.get_secret_value() if settings.password else "")
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from mirror.values import ByteRange, Digest
 EMPTY_BODY = "ZTNiMGM0NDI5OGZjMWMxNDlhZmJmNGM4OTk2ZmI5MjQyN2FlNDFlNDY0OWI5MzRjYTQ5NTk5MWI3ODUyYjg1NQ=="
 """The end of what the signature of a token request signs (ollama auth/auth.go)."""
 
-_LOGGED = ("Host", "User-Agent", "Accept", "Accept-Encoding", "Authorization", "If-None-Match", "If-Range")
+_LOGGED = ("Host", "User-Agent", "Accept", "Accept-Encoding", "Authorization", "If-None-Match", "If-Range", "Via")
 
 
 class Wrong(StrEnum):

@@ -1,0 +1,82 @@
+"""All registries above us: the one of ``upstream``, and those of ``upstreams``."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from mirror.config import FurtherUpstream, UpstreamSettings
+from mirror.errors import NotFoundUpstream, SettingsError
+from mirror.events import Events
+from mirror.upstream.chain import Chain
+from mirror.upstream.registry import Upstream
+from mirror.upstream.routes import Routes
+from mirror.values import ModelName
+
+_HUGGING_FACE = ("https://hf.co", "https://huggingface.co")
+
+
+class Upstreams:
+    """Upstreams by the names of models; each is opened when first asked. For the event loop's thread; close it."""
+
+    def __init__(
+        self,
+        main: UpstreamSettings,
+        further: Iterable[FurtherUpstream],
+        hf_token: SecretStr | None,
+        key_file: Path,
+        events: Events,
+    ) -> None:
+        """Build it. Raises SettingsError where two upstreams want the same host, or a token cannot be read."""
+        self.routes = Routes.of(main.host, further)
+        self.chain = Chain()
+        self._settings = {one.hosts[0].lower(): _settings_of(one, main, hf_token) for one in further}
+        self._key_file = key_file
+        self._events = events
+        self.main = self._opened(main)
+        self._open = {main.host.lower(): self.main}
+
+    async def close(self) -> None:
+        """End every connection."""
+        for one in self._open.values():
+            await one.close()
+
+    def of(self, name: ModelName) -> Upstream:
+        """Return the upstream that has a model, filed as its name says. Raises NotFoundUpstream: none may be asked."""
+        host = name.host.lower()
+        found = self._open.get(host)
+        if found is None:
+            settings = self._settings.get(host)
+            if settings is None:
+                raise NotFoundUpstream(f"{name}: this mirror has no upstream for {name.host}; upstreams can name one")
+            found = self._open[host] = self._opened(settings)
+        return found
+
+    def _opened(self, settings: UpstreamSettings) -> Upstream:
+        return Upstream(settings, settings.key_file or self._key_file, self._events, self.chain)
+
+
+def _settings_of(one: FurtherUpstream, main: UpstreamSettings, hf_token: SecretStr | None) -> UpstreamSettings:
+    """Return what is said of a further upstream, and for the rest what is said of the main one."""
+    said = {name: getattr(one, name) for name in ("url", "username", "password", "realms", "key_file", "rate")}
+    return main.model_copy(
+        update={
+            **said,
+            "host": one.hosts[0],
+            "token": _token_of(one, hf_token),
+            "user_agent": one.user_agent or main.user_agent,
+            "private_redirects": one.private_redirects,
+        }
+    )
+
+
+def _token_of(one: FurtherUpstream, hf_token: SecretStr | None) -> SecretStr | None:
+    if one.token_file is None:
+        return one.token or (hf_token if one.url in _HUGGING_FACE else None)
+    try:
+        text = one.token_file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        text = ""
+    if not text or not text.isprintable():
+        raise SettingsError(f"upstreams.{one.name}.token_file", "there is no token to be read from it", "settings")
+    return SecretStr(text)
