@@ -41,12 +41,12 @@ ROUTES = Routes.of("registry.ollama.ai", [HUB, HF])
         ("hf.co", 8001, "library", "hf.co"),
         ("registry.ollama.ai:8001", 8001, "bob", "registry.ollama.ai"),
         ("mirror.lan", 11434, "Team-A", "hub.lan"),
-        ("mirror.lan", None, "bobby", "registry.ollama.ai"),
+        ("mirror.lan", 0, "bobby", "registry.ollama.ai"),
         ("[::1]:11434", 11434, "library", "registry.ollama.ai"),
-        ("", None, "", "registry.ollama.ai"),
+        ("", 0, "", "registry.ollama.ai"),
     ],
 )
-def test_what_a_request_means(host: str, port: int | None, namespace: str, means: str) -> None:
+def test_what_a_request_means(host: str, port: int, namespace: str, means: str) -> None:
     """The host it names decides, then the port it came in at, then its namespace."""
     assert ROUTES.host(host, port, namespace) == means
 

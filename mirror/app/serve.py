@@ -17,7 +17,7 @@ from mirror.app.access_log import access_log, wanted
 from mirror.app.news_log import LOGGED, log_news
 from mirror.app.parts import Parts, kept_in_order, opened_parts
 from mirror.config import Settings, not_yet
-from mirror.listen import CertificateFace, Certificates, Door, Names, proxy_requests
+from mirror.listen import CertificateFace, Certificates, DataAddress, Door, Names, proxy_requests
 from mirror.proxy import ApiFace
 from mirror.registry import RegistryFace
 from mirror.upstream.addresses import is_public
@@ -68,13 +68,14 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
             log.warning("store", problem=problem)
         names = Names.of(settings)
         certificates = Certificates(settings.cache.state_directory.absolute(), names, settings.listen)
+        data = DataAddress(settings.listen, names)
         runner = web.AppRunner(
-            application(parts, names, certificates),
+            application(parts, names, certificates, data),
             handler_cancellation=True,
             access_log=None,
             shutdown_timeout=settings.server.shutdown,
         )
-        async with Door(settings, names, certificates, is_public) as door:
+        async with Door(settings, names, certificates, data, is_public) as door:
             try:
                 await runner.setup()
                 if runner.server is None:
@@ -90,18 +91,23 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
                 await runner.cleanup()
 
 
-def application(parts: Parts, names: Names, certificates: Certificates) -> web.Application:
+def application(parts: Parts, names: Names, certificates: Certificates, data: DataAddress) -> web.Application:
     """Put the faces on the parts."""
     settings = parts.settings
     metrics = Metrics(parts.store, parts.fills)
     parts.events.tap(metrics.hear)
     logging = [access_log] if settings.logging.access and wanted() else []
-    app = web.Application(middlewares=[*logging, proxy_requests(names)], client_max_size=_LARGEST_BODY)
+    app = web.Application(
+        middlewares=[*logging, proxy_requests(names), *([data.middleware()] if settings.listen.data else [])],
+        client_max_size=_LARGEST_BODY,
+    )
     aiohttp_jinja2.setup(app, loader=jinja2.PackageLoader("mirror.web"), autoescape=True)
     key = settings.security.api_key
     doorkeeper = Doorkeeper(key.get_secret_value() if key else None)
     faces = (
-        RegistryFace(parts.store, parts.fills, parts.tags, parts.upstreams, parts.events, offline=settings.offline),
+        RegistryFace(
+            parts.store, parts.fills, parts.tags, parts.upstreams, parts.events, data.location, offline=settings.offline
+        ),
         StatusFace(settings, parts.store, parts.keeper.pins, parts.fills, parts.ledger, parts.upstreams.main, metrics),
         AdminFace(parts.store, parts.ledger, parts.keeper.pins, parts.puller, doorkeeper, settings.upstream.host),
         BundleFace(parts.store, parts.keeper, doorkeeper, settings.upstream.host),

@@ -13,7 +13,9 @@ from aiohttp import web
 
 from mirror.config import Settings
 from mirror.config.kinds import split_address
+from mirror.errors import SettingsError
 from mirror.listen.certificates import Certificates
+from mirror.listen.data import DataAddress
 from mirror.listen.guests import Guest, Guests
 from mirror.listen.names import Names, is_loopback, plain_host
 from mirror.listen.opening import Way, head_of, way_of
@@ -50,13 +52,20 @@ class Door:
     """
 
     def __init__(
-        self, settings: Settings, names: Names, certificates: Certificates, is_public: Callable[[str], bool]
+        self,
+        settings: Settings,
+        names: Names,
+        certificates: Certificates,
+        data: DataAddress,
+        is_public: Callable[[str], bool],
     ) -> None:
         self._settings = settings.listen
         self._shutdown_s = settings.server.shutdown
         self._addresses = [split_address(one) for one in settings.listen.addresses]
         self._key = "listen.addresses" if self._addresses else "server.port"
         self._addresses = self._addresses or [(settings.server.host, settings.server.port)]
+        self._data_address = [split_address(one) for one in (settings.listen.data,) if one is not None]
+        self._data = data
         self._names = names
         self._certificates = certificates
         self._tunnels = Tunnels(settings.listen.tunnel, is_public)
@@ -72,8 +81,8 @@ class Door:
 
     @property
     def addresses(self) -> Sequence[tuple[str, int]]:
-        """Where it listens, with the ports that the system chose."""
-        return [one.getsockname()[:2] for one in self._listeners]
+        """Where it listens, with the ports that the system chose; not where the bytes of blobs are given."""
+        return [one.getsockname()[:2] for one in self._listeners if one.getsockname()[1] != self._data.port]
 
     @property
     def connections(self) -> int:
@@ -83,9 +92,22 @@ class Door:
     async def open(self, server: web.Server) -> None:
         """Listen, handing what comes to ``server``. Raises SettingsError."""
         self._listeners = await listening(self._addresses, self._key)
+        try:
+            await self._open_data([one.getsockname()[1] for one in self._listeners])
+        except BaseException:
+            self.close()
+            raise
         self._server = server
         for listener in self._listeners:
             self._own(self._accept(listener), self._before)
+
+    async def _open_data(self, others: Sequence[int]) -> None:
+        for host, port in self._data_address:
+            if port in others:
+                raise SettingsError("listen.data", f"must have a port of its own, not {port}", "settings")
+            data = await listening([(host, port)], "listen.data")
+            self._data.port = data[0].getsockname()[1]
+            self._listeners += data
 
     def close(self) -> None:
         """Listen no more; connections that have not said what they are end, tunnels end once nothing moves."""
@@ -219,7 +241,7 @@ class Door:
         """Raise NotTunnelled where a tunnel has come back to us: its client would count as one of this machine."""
         host, port = there.getpeername()[:2]
         local = host == there.getsockname()[0] or is_loopback(plain_host(host))
-        if local and port in [own for _, own in self.addresses]:
+        if local and port in [one.getsockname()[1] for one in self._listeners]:
             raise NotTunnelled("403 Forbidden", "a tunnel cannot lead back to the mirror itself")
 
     async def _tunnel(self, sock: socket.socket, there: socket.socket, guest: Guest) -> None:

@@ -7,6 +7,8 @@ import resource
 import socket
 from collections.abc import Iterable
 
+from aiohttp import web
+
 from mirror.errors import SettingsError
 
 _BACKLOG = 1024
@@ -15,6 +17,12 @@ _PER_CONNECTION = 3
 _OTHERS = 512
 _LEAST = 16
 _NO_SUCH = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def here_of(request: web.Request) -> tuple[str, int]:
+    """Return the address and port of ours at which a request came in; nothing and 0 where its connection has gone."""
+    said = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    return (said[0], said[1]) if said else ("", 0)
 
 
 async def listening(addresses: Iterable[tuple[str, int]], setting: str) -> list[socket.socket]:

@@ -8,11 +8,15 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from mirror.listen.names import Names
+from mirror.listen.sockets import here_of
 from mirror.listen.visitor import Visitor
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _CONNECT = re.compile(rb"CONNECT (?:\[([0-9A-Fa-f:.%]+)\]|([A-Za-z0-9_.-]+)):(\d{1,5}) HTTP/1\.[01]\r\n")
+
+_OF_A_REGISTRY = ("/v2", "/mirror/")
+_NO_SITE = "this is a mirror of {host}'s registry; the rest of that site is not here\n"
 
 
 class BadTarget(ValueError):
@@ -46,6 +50,8 @@ def proxy_requests(names: Names) -> Middleware:
         try:
             if not request.raw_path.startswith(("/", "*")):
                 _check(request, names)
+            if not request.path.startswith(_OF_A_REGISTRY) and _stands_in(request, names):
+                raise web.HTTPNotFound(text=_NO_SITE.format(host=request.url.host))
             return await handler(request)
         finally:
             if visitor is not None and request.content.is_eof():  # else the rest of a body comes, or the end
@@ -61,11 +67,15 @@ def _check(request: web.Request, names: Names) -> None:
     """
     if request.method == "CONNECT":
         raise web.HTTPMethodNotAllowed("CONNECT", ["GET", "HEAD"], text="CONNECT comes first on a plain connection\n")
-    transport = request.transport
-    here = transport.get_extra_info("sockname") if transport is not None else None
     host = request.url.host or ""
-    if not names.answers(host, here[0] if here else ""):
+    if not names.answers(host, here_of(request)[0]):
         raise web.HTTPForbidden(text=refusal(host))
+
+
+def _stands_in(request: web.Request, names: Names) -> bool:
+    """Whether a request is for a host that the mirror is not itself."""
+    host = request.url.host or ""
+    return names.mirrors(host) and not names.owns(host, here_of(request)[0])
 
 
 def refusal(host: str) -> str:

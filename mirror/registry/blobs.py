@@ -1,10 +1,12 @@
 """``/v2/<namespace>/<model>/blobs/<digest>``: from the store, from a running fill, or passed through."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from aiohttp import web
+from yarl import URL
 
 from mirror.errors import DigestMismatch, MirrorError, Offline, StoreFull
 from mirror.events import BlobServed, Events, Served
@@ -57,11 +59,21 @@ class Asked:
 class Blobs:
     """Answers for blobs. A client that is told a wrong byte would keep it for ever: connections are cut instead."""
 
-    def __init__(self, store: Store, fills: Fills, upstreams: Upstreams, events: Events, *, offline: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        fills: Fills,
+        upstreams: Upstreams,
+        events: Events,
+        elsewhere: Callable[[web.Request], URL | None],
+        *,
+        offline: bool,
+    ) -> None:
         self._store = store
         self._fills = fills
         self._upstreams = upstreams
         self._events = events
+        self._elsewhere = elsewhere
         self._offline = offline
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -74,6 +86,8 @@ class Blobs:
             served = Served.HIT if self._store.servable(digest) is not None else Served.MISS
             size = await self._size(name, digest)
             return _head(request, Asked.of(request, name, digest, size), served)
+        if "Range" not in request.headers and (there := self._elsewhere(request)) is not None:
+            return _pointing_to(there, digest)
         blob = self._store.open_blob(digest)
         if blob is not None:
             with blob:
@@ -222,6 +236,12 @@ def _has_it(request: web.Request, digest: Digest) -> bool:
     """Whether the client says that it has the blob: what a digest names never changes."""
     said = request.headers.get("If-None-Match", "")
     return f'"{digest}"' in said
+
+
+def _pointing_to(there: URL, digest: Digest) -> web.Response:
+    """Return a 307, which is the one redirect that Ollama takes here (server/download.go; docs/protocol.md §1)."""
+    headers = {**VERSION, "Location": str(there), "Docker-Content-Digest": str(digest), "Cache-Control": "no-store"}
+    return web.Response(status=307, headers=headers)
 
 
 def _head(request: web.Request, asked: Asked, served: Served) -> web.StreamResponse:

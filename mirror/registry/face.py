@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 from aiohttp import web
+from yarl import URL
 
 from mirror.errors import MirrorError
 from mirror.events import Events
@@ -31,10 +32,20 @@ class RegistryFace:
     """A read-only registry over the store and what fills it."""
 
     def __init__(
-        self, store: Store, fills: Fills, tags: Tags, upstreams: Upstreams, events: Events, *, offline: bool
+        self,
+        store: Store,
+        fills: Fills,
+        tags: Tags,
+        upstreams: Upstreams,
+        events: Events,
+        elsewhere: Callable[[web.Request], URL | None],
+        *,
+        offline: bool,
     ) -> None:
+        """Build it; ``elsewhere`` says where a client may read the blob it asks for instead of here, if anywhere."""
+
         self._manifests = Manifests(tags, store, events, upstreams.routes)
-        self._blobs = Blobs(store, fills, upstreams, events, offline=offline)
+        self._blobs = Blobs(store, fills, upstreams, events, elsewhere, offline=offline)
         self._chain = upstreams.chain
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:

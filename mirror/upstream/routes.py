@@ -37,7 +37,7 @@ class Routes:
             namespaces += [(re.compile(translate(pattern), re.IGNORECASE), own) for pattern in one.namespaces]
         return cls(main, filed, ports, tuple(namespaces))
 
-    def host(self, host: str, port: int | None, namespace: str) -> str:
+    def host(self, host: str, port: int, namespace: str) -> str:
         """Return the host under which the models are filed that a request means.
 
         ``host`` is the one it names (with a port or without), ``port`` the one of ours it came in at. A host of an
@@ -47,8 +47,7 @@ class Routes:
             return self.main
         said = host.lower().rstrip(".")
         found = self._filed.get(said) or self._filed.get(said.rpartition(":")[0].rstrip("."))
-        if found is None and port is not None:
-            found = self._ports.get(port)
+        found = found or self._ports.get(port)
         if found is None:
             found = next((own for pattern, own in self._namespaces if pattern.match(namespace)), None)
         return found or self.main
