@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mirror.app.doctor import Finding, Verdict, examine
+from mirror.app.doctor import Finding, Verdict, effects, examine
 from mirror.app.neighbours import Neighbour, installed, running
 from mirror.app.serve import running_mirror
 from mirror.config import Settings
@@ -46,9 +46,9 @@ async def test_a_mirror_that_is_well_has_no_warning_and_is_left_as_it_was(tmp_pa
         await keep(store, NAME, WEIGHTS)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     async with running_fake_registry() as fake:
-        seen = await found(settings(tmp_path, fake.url))
+        seen = await found(settings(tmp_path, fake.url, upstreams=()))
     assert {one.verdict for one in seen.values()} == {OK}
-    assert seen.keys() == {"store", "state", "room", "leftovers", "settings", "upstream", "clock"}
+    assert seen.keys() == {"store", "state", "room", "leftovers", "settings", "ca", "dns", "upstream", "clock"}
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -112,15 +112,17 @@ async def test_what_a_crash_left_is_said(tmp_path: Path) -> None:
 
 
 async def test_a_setting_without_effect_is_said(tmp_path: Path) -> None:
-    """Somebody counts on it."""
-    seen = await found(offline(tmp_path, security={"allowed_models": ["llama3.2"]}))
-    assert seen["settings"].said == "security.allowed_models has no effect in this version"
+    """Somebody counts on it; one that is at its default nobody does."""
+    said = offline(tmp_path, security={"allowed_models": ["llama3.2"]})
+    [seen] = effects(said, ("security.allowed_models", "security.blocked_models"))
+    assert (seen.verdict, seen.said) == (WARNING, "security.allowed_models has no effect in this version")
+    assert (await found(said))["settings"].verdict is OK
 
 
 async def test_an_upstream_that_is_away_is_a_problem(tmp_path: Path) -> None:
     """But not for a mirror that is told to ask nobody."""
     made(tmp_path)
-    assert (await found(settings(tmp_path, "http://127.0.0.1:9")))["upstream"].verdict is PROBLEM
+    assert (await found(settings(tmp_path, "http://127.0.0.1:9", upstreams=())))["upstream"].verdict is PROBLEM
     assert (await found(offline(tmp_path)))["upstream"].verdict is OK
 
 
@@ -134,7 +136,7 @@ async def test_a_clock_that_is_off_is_told_by_the_upstreams(
     """A wrong one makes models too old, or never old."""
     date = formatdate(time.time() + ahead, usegmt=True)
     async with answering(f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: 0\r\n\r\n".encode()) as (url, _):
-        clock = (await found(settings(tmp_path, url)))["clock"]
+        clock = (await found(settings(tmp_path, url, upstreams=())))["clock"]
     assert (clock.verdict, said in clock.said) == (verdict, True)
 
 

@@ -31,9 +31,11 @@ def doctor(config_file: Path | None, store: Path | None, as_json: bool) -> None:
       sudo mirror doctor --config /etc/mirror/config.yaml
       mirror doctor --json | jq '.[] | select(.verdict != "ok")'
 
-    Looks at the store and its state, the room on the disk, what a crash left, settings without effect, the upstream,
-    the clock and, where the folder is an Ollama's too, that Ollama's environment, which only root and the Ollama's
-    own user can read. Exit code 1 when there is a problem; warnings alone are none.
+    Looks at the store and its state, the room on the disk, what a crash left, settings without effect, the CA, the
+    upstreams and what their names resolve to, the clock and, where the folder is an Ollama's too, that Ollama's
+    environment, which only root and the Ollama's own user can read. The mirror that runs here is asked for a few bytes
+    of one blob. Whether clients reach it is what mirror setup tries, on their machines. Exit code 1 when there is a
+    problem; warnings alone are none.
     """
     settings = loaded(config_file, {"cache.directory": store and str(store)}).settings
     findings = asyncio.run(_examined(settings, as_json=as_json))

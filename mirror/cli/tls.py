@@ -14,36 +14,10 @@ from mirror.errors import BadCertificate
 if TYPE_CHECKING:
     from mirror.listen import Authority
 
-_TRUST = """\
-Copy {ca} to each machine (or: curl -o ollama-mirror-ca.pem {url}/mirror/ca.pem),
-compare its SHA-256 fingerprint (openssl x509 -in ollama-mirror-ca.pem -noout -fingerprint -sha256):
-  {fingerprint}
-and run there:
-
-Debian, Ubuntu:
-  sudo cp ollama-mirror-ca.pem /usr/local/share/ca-certificates/ollama-mirror-ca.crt
-  sudo update-ca-certificates
-  sudo systemctl restart ollama
-
-Fedora, RHEL:
-  sudo cp ollama-mirror-ca.pem /etc/pki/ca-trust/source/anchors/
-  sudo update-ca-trust
-  sudo systemctl restart ollama
-
-macOS (then quit Ollama and open it again):
-  sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain ollama-mirror-ca.pem
-
-Windows, in PowerShell as administrator (then quit Ollama and open it again):
-  Import-Certificate -FilePath ollama-mirror-ca.pem -CertStoreLocation Cert:\\LocalMachine\\Root
-
-An Ollama container (SSL_CERT_FILE takes the place of the system's bundle: so the bundle, and ours appended):
-  docker run --rm --entrypoint cat ollama/ollama /etc/ssl/certs/ca-certificates.crt > bundle.pem
-  cat ollama-mirror-ca.pem >> bundle.pem
-  docker run -d --name ollama -p 11434:11434 -v ollama:/root/.ollama \\
-    -v "$PWD/bundle.pem:/bundle.pem:ro" -e SSL_CERT_FILE=/bundle.pem -e HTTPS_PROXY={url} ollama/ollama
-
+_THEN = """\
 The variables belong to the server (ollama serve, its systemd unit), not to the command line. With the CA trusted and
-HTTPS_PROXY={url} in the server's environment, plain names come from the mirror: ollama pull llama3.2"""
+HTTPS_PROXY={url} in the server's environment, plain names come from the mirror: ollama pull llama3.2
+How to set that, and the other ways: mirror setup"""
 
 
 @click.group()
@@ -182,10 +156,10 @@ def _show(authority: "Authority", settings: Settings, *, as_json: bool) -> None:
 
 def _instructions(authority: "Authority", settings: Settings) -> str:
     from mirror.listen.ca import certificate_file
+    from mirror.web.steps_to import trust
 
-    pairs = [authority.fingerprint[at : at + 2].upper() for at in range(0, 64, 2)]
-    return _TRUST.format(
-        ca=certificate_file(settings.cache.state_directory.absolute()),
-        url=settings.server.public_url or f"http://MIRROR:{settings.server.port}",
-        fingerprint=":".join(pairs),
-    )
+    url = settings.server.public_url or f"http://MIRROR:{settings.server.port}"
+    lines = [f"The CA is {certificate_file(settings.cache.state_directory.absolute())}", ""]
+    for step in trust(url, authority.fingerprint, url):
+        lines += [f"{step.where}:", *(f"  {line}" for line in step.lines), ""]
+    return "\n".join([*lines, _THEN.format(url=url)])

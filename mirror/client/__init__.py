@@ -1,4 +1,4 @@
-"""A typed client of a running mirror's admin API; what commands use. Network out only."""
+"""A typed client of a running mirror: its admin API, and the ways to it. What commands use. Network out only."""
 
 from mirror.client.admin import AdminClient
 

@@ -1,7 +1,7 @@
 """The admin API, called."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
 
@@ -23,10 +23,11 @@ class AdminClient:
     then 0 or HTTP's.
     """
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
+    def __init__(self, url: str, api_key: str | Callable[[], str] | None = None) -> None:
+        """``api_key`` may be called for a new one at every request, for those that are good for a minute only."""
         self.url = URL(url)
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._session = aiohttp.ClientSession(headers=headers)
+        self._api_key = api_key
+        self._session = aiohttp.ClientSession()
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,6 +108,31 @@ class AdminClient:
         """Take in models of a folder on the mirror's machine; yields progress, and at the end what came in."""
         return self._lines("store/import", {"folder": folder, **({"names": names} if names is not None else {})})
 
+    async def keys(self) -> dict[str, Any]:
+        """List the keys, and what needs one."""
+        return await self._call("GET", "keys")
+
+    async def add_key(
+        self,
+        name: str,
+        scopes: Sequence[str],
+        *,
+        user: str | None = None,
+        expires: str | None = None,
+        ollama: str | None = None,
+    ) -> dict[str, Any]:
+        """Make a key; its secret is in the answer, and nowhere else."""
+        said = {"name": name, "scopes": [*scopes], "user": user, "expires": expires, "ollama": ollama}
+        return await self._call("POST", "keys", body={key: value for key, value in said.items() if value is not None})
+
+    async def revoke_key(self, name: str) -> dict[str, Any]:
+        """End a key, by its name or id."""
+        return await self._call("DELETE", "keys", name)
+
+    async def forget_key(self, name: str, *, dry_run: bool) -> dict[str, Any]:
+        """Take a key out of the list, or say what that would open."""
+        return await self._call("DELETE", "keys", name, query={"forget": "true", "dry_run": str(dry_run).lower()})
+
     async def _call(
         self, method: str, *path: str, query: dict[str, str] | None = None, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -117,7 +143,9 @@ class AdminClient:
     ) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_SMALL_S)
         try:
-            async with self._session.request(method, where, json=body, timeout=timeout) as reply:
+            async with self._session.request(
+                method, where, json=body, timeout=timeout, headers=self._headers()
+            ) as reply:
                 return await self._good(reply)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ServerError(f"{self.url} does not answer: {str(error) or type(error).__name__}", 0) from error
@@ -131,8 +159,10 @@ class AdminClient:
     async def _long(self, path: str, **request: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask for something that may take hours."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SMALL_S)
+        headers = {**request.pop("headers", {}), **self._headers()}
+        where = self._path(*path.split("/"))
         try:
-            async with self._session.post(self._path(*path.split("/")), timeout=timeout, **request) as reply:
+            async with self._session.post(where, timeout=timeout, headers=headers, **request) as reply:
                 if reply.status >= 300:
                     await self._good(reply)
                 yield reply
@@ -149,6 +179,10 @@ class AdminClient:
         if reply.status >= 300:
             raise ServerError(str(body.get("detail", f"{self.url} answered {reply.status}")), reply.status)
         return body
+
+    def _headers(self) -> dict[str, str]:
+        key = self._api_key() if callable(self._api_key) else self._api_key
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
     def _path(self, *parts: str) -> URL:
         return self.url.joinpath("mirror", "v1", *parts)
