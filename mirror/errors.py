@@ -26,6 +26,14 @@
       DigestMismatch                the bytes are not the ones asked for
       BadBundle                     a bundle or folder that is not what it should be
       FillBroken                    a fill ended by something nobody foresaw; the log has it
+      NotAllowed                    the policy refuses this model to this user
+      BackendError
+        BackendDown                 the Ollama behind us cannot be reached, or ended before it had answered
+        BackendRefused              it answered with an error, or ended its lines with one; ``status`` is HTTP's
+      QueueError                    the queue of pulls could not do what was asked
+        QueueFull                   too many models are queued
+        QueueUnusable               its database cannot be read or written
+        NoSuchJob                   nothing of that name or id is queued
       Offline                       not in the store, and the mirror was told not to ask upstream
       ServerError                   a running mirror answered our command with an error
 
@@ -165,8 +173,47 @@ class FillBroken(MirrorError):
     """A fill was ended by something nobody foresaw; what is kept of it is what was recorded."""
 
 
+class QueueError(MirrorError):
+    """The queue of pulls could not do what was asked."""
+
+
+class QueueFull(QueueError):
+    """Too many models are queued; nothing was added."""
+
+
+class QueueUnusable(QueueError):
+    """The queue's database cannot be read or written."""
+
+
+class NoSuchJob(QueueError):
+    """Nothing of that name or id is queued."""
+
+
+class NotAllowed(MirrorError):
+    """The policy refuses a model to who asks for it; the text names the rule."""
+
+
 class Offline(MirrorError):
     """Not in the store, and the mirror is told not to ask upstream."""
+
+
+class BackendError(MirrorError):
+    """The Ollama behind the mirror did not do what was asked."""
+
+
+class BackendDown(BackendError):
+    """No connection to it, or a connection that ended before its answer did."""
+
+    permanent = False
+
+
+class BackendRefused(BackendError):
+    """It answered with an error; the text is its own. ``status`` is 200 where a stream of lines ended with one."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.text = text
+        super().__init__(text)
 
 
 class ServerError(MirrorError):

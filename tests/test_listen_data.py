@@ -1,5 +1,6 @@
 """The data address: one redirect that serves both of Ollama's clients, and never leads a client astray."""
 
+import re
 from pathlib import Path
 
 import aiohttp
@@ -76,10 +77,20 @@ async def test_nobody_is_pointed_to_another_machine(tmp_path: Path) -> None:
     """Through a proxy the registry's name is the registry's: its port means nothing there."""
     async with running_fake_registry() as fake, doors(tmp_path, fake, listen__data=DATA) as there:
         content, digest = add_blob(fake, SIZE)
-        for way in ("http proxy", "https proxy", "dns", "https dns"):
+        for way in ("http proxy", "https proxy"):
             head = tmp_path / "head"
             assert await there.get(way, blob_path(digest), tmp_path / "out", "--dump-header", str(head)) == content
             assert f"Location: {blob_path(digest)}\n" in head.read_text()
+
+
+@pytest.mark.parametrize("way", ["dns", "https dns"])
+async def test_who_comes_by_dns_is_pointed_to_the_same_name(way: str, tmp_path: Path) -> None:
+    """It is ours to this client: so tensor models, whose client knows no proxy, come once by this way too."""
+    async with running_fake_registry() as fake, doors(tmp_path, fake, listen__data=DATA) as there:
+        _, digest = add_blob(fake, SIZE)
+        head = tmp_path / "head"
+        await there.get(way, blob_path(digest), tmp_path / "out", "--dump-header", str(head))
+        assert re.search(rf"\nLocation: http://{re.escape(HOST)}:\d+{blob_path(digest)}\n", head.read_text())
 
 
 async def test_the_data_address_gives_nothing_but_blobs(tmp_path: Path) -> None:

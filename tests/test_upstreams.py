@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mirror.config import FurtherUpstream
-from mirror.errors import NotFoundUpstream, SettingsError
+from mirror.errors import SettingsError
 from mirror.events import Events
 from mirror.upstream import Upstreams
 from mirror.upstream.routes import Routes
@@ -210,14 +210,6 @@ async def test_a_token_file_that_cannot_be_read_is_said_at_the_start(tmp_path: P
     ended = await command("serve", "--config", str(config))
     assert ended.code == 2
     assert "upstreams.hub.token_file: there is no token to be read from it" in ended.err
-
-
-async def test_a_host_that_no_upstream_stands_behind_is_refused(tmp_path: Path) -> None:
-    """A mirror is no open proxy to whatever a name says."""
-    async with running_fake_registry() as fake, mirrored(tmp_path, fake) as (mirror, _):
-        with pytest.raises(NotFoundUpstream, match="has no upstream for evil"):
-            await mirror.parts.puller.pull(ModelName.parse("evil.example/me/m"), lambda _: None)
-        assert not fake.log
 
 
 async def test_a_prefetch_by_another_host_of_an_upstream(tmp_path: Path) -> None:

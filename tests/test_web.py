@@ -174,4 +174,6 @@ async def test_the_key_guards_what_changes_the_store(tmp_path: Path) -> None:
                 assert answer.status == status, headers
                 assert (await answer.json(content_type=None))["status"] == status
         async with session.get("/mirror/v1/models") as answer:
+            assert answer.status == 401, "the key closes the API, and looking goes with it"
+        async with session.get("/mirror/v1/models", headers={"Authorization": "Bearer secret"}) as answer:
             assert await answer.json() == {"models": []}

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
+from mirror.access import CALLER
 from mirror.registry.sending import SENT
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -40,7 +41,8 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
             status=status,
             bytes=_body_bytes(request, response),
             duration_s=round(time.monotonic() - begun, 4),
-            client=request.remote,
+            client=caller.address if (caller := request.get(CALLER)) is not None else request.remote,
+            **({"user": caller.user} if caller is not None and caller.key_id is not None else {}),
             cache=response.headers.get("X-Mirror-Cache") if response is not None else None,
         )
     return response

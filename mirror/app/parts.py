@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from mirror.access import Policy
 from mirror.config import Settings
 from mirror.db import Ledger, open_database
 from mirror.events import Events
-from mirror.fill import Fills, Puller, Repairer, Tags, Unknown
+from mirror.fill import Admission, Fills, Puller, Repairer, Tags, Unknown
 from mirror.keep import Keeper, Scrub
 from mirror.store import Pins, Store
 from mirror.upstream import Upstreams
@@ -34,6 +35,7 @@ class Parts:
     upstreams: Upstreams
     fills: Fills
     tags: Tags
+    admission: Admission
     puller: Puller
     repairer: Repairer
 
@@ -79,12 +81,13 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         fills = Fills(store, keeper, upstreams, settings, events, group, threads)
         stack.callback(fills.park)
         tags = Tags(store, upstreams, settings, ledger, unknown)
-        puller = Puller(store, keeper, tags, fills)
+        admission = Admission(Policy.of(settings.security, settings.upstream.host), store, fills)
+        puller = Puller(store, keeper, tags, fills, admission)
         scrub, repairer = (
             Scrub(store, settings.cache, events),
             Repairer(store, puller, events, settings.cache.cleanup_interval),
         )
-        yield Parts(settings, events, store, ledger, keeper, scrub, upstreams, fills, tags, puller, repairer)
+        yield Parts(settings, events, store, ledger, keeper, scrub, upstreams, fills, tags, admission, puller, repairer)
 
 
 @asynccontextmanager

@@ -13,16 +13,16 @@ import jinja2
 import structlog
 from aiohttp import web
 
+from mirror.app.access import access_of
 from mirror.app.access_log import access_log, wanted
 from mirror.app.news_log import LOGGED, log_news
 from mirror.app.parts import Parts, kept_in_order, opened_parts
 from mirror.config import Settings, not_yet
 from mirror.listen import CertificateFace, Certificates, DataAddress, Door, Names, proxy_requests
 from mirror.proxy import ApiFace
-from mirror.registry import RegistryFace
+from mirror.registry import Locations, RegistryFace
 from mirror.upstream.addresses import is_public
-from mirror.web import AdminFace, BundleFace, Metrics, StatusFace, StoreFace
-from mirror.web.problems import Doorkeeper
+from mirror.web import AdminFace, BundleFace, Metrics, SetupFace, StatusFace, StoreFace
 
 log = structlog.get_logger(__name__)
 
@@ -94,30 +94,44 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
 def application(parts: Parts, names: Names, certificates: Certificates, data: DataAddress) -> web.Application:
     """Put the faces on the parts."""
     settings = parts.settings
+    access = access_of(settings)
     metrics = Metrics(parts.store, parts.fills)
     parts.events.tap(metrics.hear)
     logging = [access_log] if settings.logging.access and wanted() else []
     app = web.Application(
-        middlewares=[*logging, proxy_requests(names), *([data.middleware()] if settings.listen.data else [])],
+        middlewares=[
+            *logging,
+            proxy_requests(names),
+            *([data.middleware()] if settings.listen.data else []),
+            access.gate.middleware(),
+        ],
         client_max_size=_LARGEST_BODY,
     )
     aiohttp_jinja2.setup(app, loader=jinja2.PackageLoader("mirror.web"), autoescape=True)
-    key = settings.security.api_key
-    doorkeeper = Doorkeeper(key.get_secret_value() if key else None)
+    app.on_response_prepare.append(access.gate.prepare)
     faces = (
+        access,
         RegistryFace(
-            parts.store, parts.fills, parts.tags, parts.upstreams, parts.events, data.location, offline=settings.offline
+            parts.store,
+            parts.fills,
+            parts.tags,
+            parts.upstreams,
+            parts.events,
+            parts.admission,
+            Locations(data.location, access.seal.ticket),
+            offline=settings.offline,
         ),
         StatusFace(settings, parts.store, parts.keeper.pins, parts.fills, parts.ledger, parts.upstreams.main, metrics),
-        AdminFace(parts.store, parts.ledger, parts.keeper.pins, parts.puller, doorkeeper, settings.upstream.host),
-        BundleFace(parts.store, parts.keeper, doorkeeper, settings.upstream.host),
+        AdminFace(parts.store, parts.ledger, parts.keeper.pins, parts.puller, settings.upstream.host),
+        BundleFace(parts.store, parts.keeper, settings.upstream.host),
         CertificateFace(certificates),
-        StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, doorkeeper, settings.upstream.host),
+        SetupFace(settings, names, certificates),
+        StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, settings.upstream.host),
     )
     for face in faces:
         app.add_routes(face.routes())
     if settings.features.enable_api_proxy:
-        app.add_routes(ApiFace(parts.store).routes())
+        app.add_routes(ApiFace(parts.store, parts.admission).routes())
     return app
 
 

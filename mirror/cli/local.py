@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mirror.access.seals import LOCAL
 from mirror.app import Parts
 from mirror.bundles import Bundle
 from mirror.cli.reach import Steps
@@ -43,7 +44,7 @@ class Local:
 
     def pull(self, name: str) -> AbstractAsyncContextManager[Steps]:
         """Fetch a model; yields steps of progress."""
-        return pull_steps(self.parts.puller, self._name(name))
+        return pull_steps(self.parts.puller, self._name(name), LOCAL)
 
     def verify(self) -> AbstractAsyncContextManager[Steps]:
         """Check the store; yields steps of progress and problems."""

@@ -9,8 +9,10 @@ from mirror.cli.config import config
 from mirror.cli.demo import demo
 from mirror.cli.doctor import doctor
 from mirror.cli.keeping import gc, pin, repair, scrub, unpin, usage
+from mirror.cli.keys import key
 from mirror.cli.models import list_models, prefetch, remove, show, verify
 from mirror.cli.serve import serve
+from mirror.cli.setup import setup
 from mirror.cli.tls import tls
 
 _HELP = """A mirror between a LAN's Ollamas and the internet.
@@ -45,6 +47,7 @@ for command in (
     *(serve, prefetch, list_models, show, remove),
     *(usage, gc, pin, unpin, scrub, repair, verify),
     *(export_models, import_models),
-    *(config, tls, doctor, demo, completion),
+    key,
+    *(config, setup, tls, doctor, demo, completion),
 ):
     main.add_command(command)

@@ -3,12 +3,15 @@
 Rooms are imported where they are needed: a command that only asks a running mirror starts in half the time.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mirror.config import LogLevel, Settings, server_url
 from mirror.store import holder
+
+if TYPE_CHECKING:
+    from mirror.client import AdminClient
 
 Steps = AsyncIterator[dict[str, Any]]
 
@@ -84,13 +87,12 @@ async def reached(settings: Settings, server: str | None, command: str, *, creat
     """
     from mirror.client import AdminClient
 
-    key = settings.security.api_key
     busy = None if server else holder(settings.cache.state_directory / "lock")
     if busy is not None and busy.url is None:
         raise busy
     url = _checked(server) if server else busy.url if busy else None
     if url:
-        async with AdminClient(url, key.get_secret_value() if key else None) as client:
+        async with AdminClient(url, _shown(settings, here=not server)) as client:
             yield client
         return
     from mirror.app import opened_parts
@@ -100,3 +102,28 @@ async def reached(settings: Settings, server: str | None, command: str, *, creat
     set_up_logs(settings.logging.model_copy(update={"level": LogLevel.WARNING, "file": None}))
     async with opened_parts(settings, holder=f"mirror {command}", create=create) as parts:
         yield Local(parts)
+
+
+@asynccontextmanager
+async def keys_of(settings: Settings, server: str) -> AsyncIterator["AdminClient"]:
+    """Yield the running mirror at ``server``, whose keys are to be looked at or changed."""
+    from mirror.client import AdminClient
+
+    async with AdminClient(_checked(server), _shown(settings, here=False)) as client:
+        yield client
+
+
+def _shown(settings: Settings, *, here: bool) -> Callable[[], str] | str | None:
+    """Return what a command shows a running mirror: the key of the settings, else that it is on the same machine.
+
+    The latter is never shown to a mirror that was named: it would be good for a minute in anybody's hands.
+    """
+    key = settings.security.api_key
+    if key is not None:
+        return key.get_secret_value()
+    if not here:
+        return None
+    from mirror.access import Seal
+
+    seal = Seal.of_commands(settings.cache.state_directory.absolute())
+    return seal.local_token if seal is not None else None

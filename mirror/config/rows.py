@@ -1,19 +1,15 @@
 """The settings as people and tools look at them: a table, the keys not acted on yet, a JSON schema. Secrets are ***."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from mirror.config.loading import Loaded
 from mirror.config.sections import FIELDS, Settings, value_of
 
-NOT_YET = (
-    "security.allowed_models",
-    "security.blocked_models",
-    "security.rate_limit_requests",
-    "security.rate_limit_window",
-)
-"""Settings that this version accepts without acting on them."""
+NOT_YET: tuple[str, ...] = ()
+"""Settings that this version accepts without acting on them: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +22,10 @@ class Row:
     description: str
 
 
-def not_yet(settings: Settings) -> list[str]:
-    """Return the keys set away from their defaults that this version does not act on."""
+def not_yet(settings: Settings, among: Iterable[str] = NOT_YET) -> list[str]:
+    """Return the keys of ``among`` that are set away from their defaults."""
     default = Settings()
-    return [key for key in NOT_YET if value_of(settings, key) != value_of(default, key)]
+    return [key for key in among if value_of(settings, key) != value_of(default, key)]
 
 
 def rows(loaded: Loaded) -> list[Row]:

@@ -4,6 +4,7 @@ One fill per digest with any number of readers, what a tag means now, and whole 
 ``store`` and the network through ``upstream``; its tasks run in a group that somebody waits in.
 """
 
+from mirror.fill.admission import Admission
 from mirror.fill.fill import Fill
 from mirror.fill.fills import Fills
 from mirror.fill.pull import Puller, PullProgress
@@ -12,4 +13,15 @@ from mirror.fill.repair import Repairer
 from mirror.fill.tags import Answer, Tags
 from mirror.fill.unknown import Unknown
 
-__all__ = ["Answer", "Fill", "FillReader", "Fills", "PullProgress", "Puller", "Repairer", "Tags", "Unknown"]
+__all__ = [
+    "Admission",
+    "Answer",
+    "Fill",
+    "FillReader",
+    "Fills",
+    "PullProgress",
+    "Puller",
+    "Repairer",
+    "Tags",
+    "Unknown",
+]

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from mirror.access import ANONYMOUS
 from mirror.errors import BrokenStore, DigestMismatch, NotFoundUpstream, UpstreamMisbehaved
+from mirror.fill.admission import Admission
 from mirror.fill.fills import Fills
 from mirror.fill.groups import first_of
 from mirror.fill.tags import Tags
@@ -31,24 +33,30 @@ class PullProgress:
 class Puller:
     """Brings models in by their names, a few blobs at once. For the event loop's thread."""
 
-    def __init__(self, store: Store, keeper: Keeper, tags: Tags, fills: Fills) -> None:
+    def __init__(self, store: Store, keeper: Keeper, tags: Tags, fills: Fills, admission: Admission) -> None:
         self._store = store
         self._keeper = keeper
         self._tags = tags
         self._fills = fills
+        self._admission = admission
 
-    async def pull(self, name: ModelName, report: Callable[[PullProgress], None]) -> PullProgress:
-        """Fetch what is missing of a model; when it returns, the model is complete in the store.
+    async def pull(
+        self, name: ModelName, report: Callable[[PullProgress], None], user: str = ANONYMOUS
+    ) -> PullProgress:
+        """Fetch what is missing of a model for a user; when it returns, the model is complete in the store.
 
         ``report`` is called with progress several times a second. The bytes of a failed pull are kept.
 
         Raises:
             UpstreamError, DigestMismatch, StoreFull: the first thing that could not be done. Where there is no room for
                 all of it, and none can be made, nothing is begun.
+            NotAllowed: the policy refuses it to that user.
             BrokenStore: every blob came, and yet the model is not complete.
         """
         name = self._tags.filed(name)
+        self._admission.before(name, user)
         manifest = await self._tags.refresh(name)
+        await self._admission.after(name, manifest, user)
         return await self._bring_in(name, await self._every_blob(name, manifest), report)
 
     async def mend(self, name: ModelName, report: Callable[[PullProgress], None]) -> PullProgress:

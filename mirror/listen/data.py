@@ -9,6 +9,7 @@ from yarl import URL
 from mirror.config import ListenSettings
 from mirror.listen.names import Names
 from mirror.listen.sockets import here_of
+from mirror.listen.visitor import Visitor
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -19,9 +20,8 @@ class DataAddress:
     """Knows where the bytes are given, once the door has opened it and said its ``port``; 0 while there is none.
 
     A second host and port serve both of Ollama's clients with one redirect: the one for tensor models would else
-    fetch every blob twice (docs/protocol.md §1). A client that came by the name of a mirrored host is only pointed
-    there where ``listen.data_url`` says how: it may have come through a proxy, and that name means another machine
-    to it then.
+    fetch every blob twice (docs/protocol.md §1). A client to which we are a proxy is pointed there only where
+    ``listen.data_url`` says how: the name of a mirrored host means another machine to it.
     """
 
     def __init__(self, settings: ListenSettings, names: Names) -> None:
@@ -36,7 +36,7 @@ class DataAddress:
         base = self._url
         if base is None:
             host, here = request.url.host or "", here_of(request)[0]
-            if self._names.mirrors(host) and not self._names.owns(host, here):
+            if _as_a_proxy(request) and not self._names.owns(host, here):
                 return None
             base = URL.build(scheme="http", host=host, port=self.port)
         return base.with_path(base.path.rstrip("/") + request.rel_url.raw_path, encoded=True)
@@ -57,3 +57,9 @@ class DataAddress:
             return await handler(request)
 
         return checked
+
+
+def _as_a_proxy(request: web.Request) -> bool:
+    """Whether a client asks us as it asks a proxy: in absolute form (RFC 9112 §3.2.2), or after CONNECT."""
+    visitor = request.protocol
+    return not request.raw_path.startswith("/") or (isinstance(visitor, Visitor) and visitor.proxied)

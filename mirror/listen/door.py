@@ -188,7 +188,9 @@ class Door:
             if not owned.handed:
                 self._guests.gone(guest)
 
-    async def _hand_over(self, owned: "_Owned", guest: Guest, way: Way, taken: bytes, name: str) -> None:
+    async def _hand_over(
+        self, owned: "_Owned", guest: Guest, way: Way, taken: bytes, name: str, *, proxied: bool = False
+    ) -> None:
         """Give a connection to aiohttp, by TLS if that is its way; ``name`` is for a client that says none."""
         sock, context = owned.sock, None
         if way is Way.TLS:
@@ -196,7 +198,7 @@ class Door:
             if context is None:
                 await asyncio.get_running_loop().sock_sendall(sock, _NO_HANDSHAKE)
                 return
-        visitor = Visitor(self._server, self._settings, self._guests, guest, taken)
+        visitor = Visitor(self._server, self._settings, self._guests, guest, taken, proxied=proxied)
         owned.mine = False  # the transport's from here on, which closes it if the handshake fails
         if context is None:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: visitor, sock)
@@ -231,7 +233,8 @@ class Door:
             return
         await asyncio.get_running_loop().sock_sendall(sock, _ESTABLISHED)
         way, taken = await way_of(sock)
-        await self._hand_over(owned, guest, Way.PLAIN if way is Way.CONNECT else way, taken, target.host)
+        way = Way.PLAIN if way is Way.CONNECT else way
+        await self._hand_over(owned, guest, way, taken, target.host, proxied=True)
 
     def _is_ours(self, target: Target, here: str) -> bool:
         """Whether CONNECT ends here: at a mirrored host or the mirror itself, unless a tunnel there is listed."""

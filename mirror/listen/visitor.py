@@ -19,12 +19,23 @@ _TOO_LARGE = (
 class Visitor(web.RequestHandler):
     """One connection that the application answers; ``first`` are bytes read from it before.
 
+    ``proxied``: it began with CONNECT, so to the client we are a proxy, and names of other machines are theirs.
+
     Heads after the first have ``listen.idle_timeout`` to come: aiohttp closes what has waited for so long.
     """
 
-    __slots__ = ("_bounds", "_first", "_guest", "_guests", "_head", "_in_head", "_tail", "_timer")
+    __slots__ = ("_bounds", "_first", "_guest", "_guests", "_head", "_in_head", "_tail", "_timer", "proxied")
 
-    def __init__(self, server: web.Server, bounds: ListenSettings, guests: Guests, guest: Guest, first: bytes) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        bounds: ListenSettings,
+        guests: Guests,
+        guest: Guest,
+        first: bytes,
+        *,
+        proxied: bool,
+    ) -> None:
         line = min(_LINE, bounds.max_head)
         super().__init__(
             server,
@@ -35,6 +46,7 @@ class Visitor(web.RequestHandler):
             max_field_size=line,
             max_headers=_FIELDS,
         )
+        self.proxied = proxied
         self._bounds = bounds
         self._guests = guests
         self._guest = guest

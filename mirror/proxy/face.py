@@ -5,6 +5,8 @@ from datetime import datetime
 
 from aiohttp import web
 
+from mirror.access import user_of
+from mirror.fill import Admission
 from mirror.store import Store, StoredManifest
 
 OLLAMA_VERSION = "0.33.0"
@@ -14,8 +16,9 @@ OLLAMA_VERSION = "0.33.0"
 class ApiFace:
     """Answers Ollama's clients about the models that are whole in the store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, admission: Admission) -> None:
         self._store = store
+        self._admission = admission
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """Return the routes of this face."""
@@ -26,8 +29,13 @@ class ApiFace:
         return web.json_response({"version": OLLAMA_VERSION})
 
     async def tags(self, request: web.Request) -> web.StreamResponse:
-        """List the models that can be served whole, the newest first, as Ollama does (server/model_list_cache.go)."""
-        newest = sorted(self._store.whole_models(), key=lambda one: one.written_at, reverse=True)
+        """List the models that can be served whole, the newest first, as Ollama does (server/model_list_cache.go).
+
+        What the policy refuses to the caller by its name is left out.
+        """
+        user = user_of(request)
+        listed = [one for one in self._store.whole_models() if not self._admission.hides(one.name, user)]
+        newest = sorted(listed, key=lambda one: one.written_at, reverse=True)
         return web.json_response({"models": [_row(one) for one in newest]})
 
 

@@ -5,5 +5,7 @@ specification, as far as reading goes.
 """
 
 from mirror.registry.face import RegistryFace
+from mirror.registry.locations import Locations
+from mirror.registry.tokens import TokenFace
 
-__all__ = ["RegistryFace"]
+__all__ = ["Locations", "RegistryFace", "TokenFace"]

@@ -1,16 +1,16 @@
 """``/v2/<namespace>/<model>/blobs/<digest>``: from the store, from a running fill, or passed through."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from aiohttp import web
-from yarl import URL
 
+from mirror.access import user_of
 from mirror.errors import DigestMismatch, MirrorError, Offline, StoreFull
 from mirror.events import BlobServed, Events, Served
-from mirror.fill import FillReader, Fills
+from mirror.fill import Admission, FillReader, Fills
+from mirror.registry.locations import Locations
 from mirror.registry.names import asked_name
 from mirror.registry.passage import Passage
 from mirror.registry.replies import VERSION, no_such_range
@@ -65,7 +65,8 @@ class Blobs:
         fills: Fills,
         upstreams: Upstreams,
         events: Events,
-        elsewhere: Callable[[web.Request], URL | None],
+        admission: Admission,
+        locations: Locations,
         *,
         offline: bool,
     ) -> None:
@@ -73,20 +74,22 @@ class Blobs:
         self._fills = fills
         self._upstreams = upstreams
         self._events = events
-        self._elsewhere = elsewhere
+        self._admission = admission
+        self._locations = locations
         self._offline = offline
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Handle GET and HEAD of one blob."""
         digest = Digest.parse(request.match_info["digest"])
         name = asked_name(request, self._upstreams.routes)
+        await self._admission.blob(name, digest, user_of(request))
         if _has_it(request, digest):
             return web.Response(status=304, headers={**VERSION, "ETag": f'"{digest}"'})
         if request.method == "HEAD":
             served = Served.HIT if self._store.servable(digest) is not None else Served.MISS
             size = await self._size(name, digest)
-            return _head(request, Asked.of(request, name, digest, size), served)
-        if "Range" not in request.headers and (there := self._elsewhere(request)) is not None:
+            return _head(Asked.of(request, name, digest, size), served)
+        if "Range" not in request.headers and (there := self._locations.elsewhere(request, digest)) is not None:
             return _pointing_to(there, digest)
         blob = self._store.open_blob(digest)
         if blob is not None:
@@ -136,6 +139,10 @@ class Blobs:
             self._upstreams.of(asked.name), asked.name, asked.digest, ByteRange(at, asked.span.stop), asked.size
         )
 
+    def location(self, request: web.Request, digest: Digest) -> str:
+        """Return where a client that asked for all of a blob asks for its ranges."""
+        return self._locations.here(request, digest)
+
     def served(self, asked: Asked, result: Served, sent: int) -> None:
         """Tell the news that bytes went out."""
         self._events.publish(BlobServed(asked.name, asked.digest, result, sent))
@@ -148,7 +155,10 @@ class _Answer:
         self._blobs = blobs
         self._request = request
         self._asked = asked
-        self._response = _head(request, asked, served)
+        self._response = _head(asked, served)
+        if not asked.ranged:
+            # Ollama takes the address for its range requests from here (server/download.go): without it, no pull.
+            self._response.headers["Location"] = blobs.location(request, asked.digest)
         self._served = served
         self._at = self._counted = asked.span.start
 
@@ -238,13 +248,13 @@ def _has_it(request: web.Request, digest: Digest) -> bool:
     return f'"{digest}"' in said
 
 
-def _pointing_to(there: URL, digest: Digest) -> web.Response:
+def _pointing_to(there: str, digest: Digest) -> web.Response:
     """Return a 307, which is the one redirect that Ollama takes here (server/download.go; docs/protocol.md §1)."""
-    headers = {**VERSION, "Location": str(there), "Docker-Content-Digest": str(digest), "Cache-Control": "no-store"}
+    headers = {**VERSION, "Location": there, "Docker-Content-Digest": str(digest), "Cache-Control": "no-store"}
     return web.Response(status=307, headers=headers)
 
 
-def _head(request: web.Request, asked: Asked, served: Served) -> web.StreamResponse:
+def _head(asked: Asked, served: Served) -> web.StreamResponse:
     headers = {
         **VERSION,
         "Docker-Content-Digest": str(asked.digest),
@@ -256,9 +266,6 @@ def _head(request: web.Request, asked: Asked, served: Served) -> web.StreamRespo
     }
     if asked.ranged:
         headers["Content-Range"] = content_range(asked.span, asked.size)
-    elif request.method == "GET":
-        # Ollama takes the address for its range requests from here (server/download.go): without it, no pull.
-        headers["Location"] = request.rel_url.raw_path
     response = web.StreamResponse(status=206 if asked.ranged else 200, headers=headers)
     response.content_length = len(asked.span)
     return response

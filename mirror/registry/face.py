@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 from aiohttp import web
-from yarl import URL
 
 from mirror.errors import MirrorError
 from mirror.events import Events
-from mirror.fill import Fills, Tags
+from mirror.fill import Admission, Fills, Tags
 from mirror.registry.blobs import Blobs
+from mirror.registry.locations import Locations
 from mirror.registry.manifests import Manifests
 from mirror.registry.replies import VERSION, error_reply, reply_to, reply_to_part
 from mirror.store import Store
@@ -38,14 +38,14 @@ class RegistryFace:
         tags: Tags,
         upstreams: Upstreams,
         events: Events,
-        elsewhere: Callable[[web.Request], URL | None],
+        admission: Admission,
+        locations: Locations,
         *,
         offline: bool,
     ) -> None:
-        """Build it; ``elsewhere`` says where a client may read the blob it asks for instead of here, if anywhere."""
 
-        self._manifests = Manifests(tags, store, events, upstreams.routes)
-        self._blobs = Blobs(store, fills, upstreams, events, elsewhere, offline=offline)
+        self._manifests = Manifests(tags, store, events, upstreams.routes, admission)
+        self._blobs = Blobs(store, fills, upstreams, events, admission, locations, offline=offline)
         self._chain = upstreams.chain
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:

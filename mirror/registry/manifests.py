@@ -5,13 +5,14 @@ from itertools import islice
 
 from aiohttp import web
 
+from mirror.access import user_of
 from mirror.events import Events, ManifestServed, Served
-from mirror.fill import Answer, Tags
+from mirror.fill import Admission, Answer, Tags
 from mirror.registry.names import asked_host, asked_name
 from mirror.registry.replies import VERSION
 from mirror.store import Store
 from mirror.upstream.routes import Routes
-from mirror.values import Digest, Invalid
+from mirror.values import Digest, Invalid, ModelName
 
 _MOST = 1000
 
@@ -19,21 +20,25 @@ _MOST = 1000
 class Manifests:
     """Answers for manifests; the bytes are always the ones the upstream sent."""
 
-    def __init__(self, tags: Tags, store: Store, events: Events, routes: Routes) -> None:
+    def __init__(self, tags: Tags, store: Store, events: Events, routes: Routes, admission: Admission) -> None:
         self._tags = tags
         self._store = store
         self._events = events
         self._routes = routes
+        self._admission = admission
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Handle GET and HEAD of one manifest."""
-        reference = request.match_info["reference"]
+        reference, user = request.match_info["reference"], user_of(request)
         if ":" in reference or reference.startswith("sha256-"):
             name = asked_name(request, self._routes)
             answer = await self._tags.by_digest(name, Digest.parse(reference))
+            await self._admission.by_digest(name, answer.manifest, user)
         else:
             name = asked_name(request, self._routes, reference)
+            self._admission.before(name, user)
             answer = await self._tags.by_tag(name)
+            await self._admission.after(name, answer.manifest, user)
         if request.method == "GET":
             self._events.publish(ManifestServed(name, answer.served))
         return _reply(request, answer)
@@ -41,7 +46,7 @@ class Manifests:
     async def tags(self, request: web.Request) -> web.StreamResponse:
         """List the tags of one model that are in the store."""
         name = asked_name(request, self._routes).folded
-        found = [one.name for one in self._store.whole_models() if one.name.with_tag("latest").folded == name]
+        found = [one for one in self._listed(request) if one.with_tag("latest").folded == name]
         if not found:
             raise web.HTTPNotFound(text=f"{name.repository} is not in the store")
         tags, headers = _page(request, sorted(one.tag for one in found))
@@ -50,10 +55,14 @@ class Manifests:
     async def catalog(self, request: web.Request) -> web.StreamResponse:
         """List the repositories that are in the store."""
         host = asked_host(request, self._routes).lower()
-        ours = [one.name for one in self._store.whole_models() if one.name.host.lower() == host]
-        found = {one.repository for one in ours}
+        found = {one.repository for one in self._listed(request) if one.host.lower() == host}
         repositories, headers = _page(request, sorted(found))
         return web.json_response({"repositories": repositories}, headers={**VERSION, **headers})
+
+    def _listed(self, request: web.Request) -> list[ModelName]:
+        """Every model in the store of which who asks may know."""
+        names, user = [one.name for one in self._store.whole_models()], user_of(request)
+        return [name for name in names if not self._admission.hides(name, user)]
 
 
 def _reply(request: web.Request, answer: Answer) -> web.Response:

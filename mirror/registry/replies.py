@@ -11,6 +11,7 @@ from mirror.errors import (
     DigestMismatch,
     ForbiddenAddress,
     MirrorError,
+    NotAllowed,
     NotFoundUpstream,
     Offline,
     RateLimited,
@@ -45,7 +46,7 @@ def reply_to(error: MirrorError | Invalid, unknown: str) -> web.Response:
             return error_reply(404, unknown, message)
         case RateLimited(retry_after_s=after):
             return error_reply(429, "TOOMANYREQUESTS", message, {"Retry-After": str(math.ceil(after or 30))})
-        case DeniedByUpstream() | ForbiddenAddress() | UpstreamRefused():
+        case NotAllowed() | DeniedByUpstream() | ForbiddenAddress() | UpstreamRefused():
             return error_reply(403, "DENIED", message)
         case UpstreamLoop():
             return error_reply(508, "UNSUPPORTED", message)

@@ -2,8 +2,11 @@
 
 from mirror.web.admin import AdminFace
 from mirror.web.bundle_face import BundleFace
+from mirror.web.gate import Gate
+from mirror.web.keys_face import KeysFace
 from mirror.web.metrics import Metrics
+from mirror.web.setup_face import SetupFace
 from mirror.web.status import StatusFace
 from mirror.web.store_face import StoreFace
 
-__all__ = ["AdminFace", "BundleFace", "Metrics", "StatusFace", "StoreFace"]
+__all__ = ["AdminFace", "BundleFace", "Gate", "KeysFace", "Metrics", "SetupFace", "StatusFace", "StoreFace"]

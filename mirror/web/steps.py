@@ -48,12 +48,14 @@ async def told(work: Callable[[Tell], Awaitable[Step]]) -> AsyncIterator[Steps]:
 
 
 @asynccontextmanager
-async def pull_steps(puller: Puller, name: ModelName) -> AsyncIterator[Steps]:
-    """Pull a model; what came of it is kept when it is given up."""
+async def pull_steps(puller: Puller, name: ModelName, user: str) -> AsyncIterator[Steps]:
+    """Pull a model for a user; what came of it is kept when it is given up."""
 
     async def work(tell: Tell) -> Step:
         try:
-            final = await puller.pull(name, lambda progress: tell({"status": "pulling", **progress_view(progress)}))
+            final = await puller.pull(
+                name, lambda progress: tell({"status": "pulling", **progress_view(progress)}), user
+            )
         except (MirrorError, Invalid) as error:
             return {"status": "error", "name": name.short, "error": str(error)}
         return {"status": "success", **progress_view(final)}

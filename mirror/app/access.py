@@ -1,0 +1,46 @@
+"""Who may do what, built on one screen: the keys, the gate that asks them, and the faces of tokens and keys."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from mirror.access import Keyring, Keys, Seal, SignedRequests, WrongKeys
+from mirror.access.credentials import Credentials
+from mirror.access.desk import Desk
+from mirror.config import Settings
+from mirror.registry import TokenFace
+from mirror.web import Gate, KeysFace
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What faces and the gate stand on."""
+
+    keys: Keys
+    gate: Gate
+    faces: tuple[TokenFace | KeysFace, ...]
+
+    @property
+    def seal(self) -> Seal:
+        """What makes tokens and tickets."""
+        return self.keys.seal
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        """Return the routes of keys and tokens, which come before all others."""
+        return [route for face in self.faces for route in face.routes()]
+
+
+def access_of(settings: Settings) -> Access:
+    """Read the keys of the state folder, which has to be there. Raises BadKey: nothing may be served then."""
+    security, state = settings.security, settings.cache.state_directory.absolute()
+    keyring = Keyring(state)
+    keys = Keys(keyring, Seal.opened(state, security.ticket_ttl), security)
+    credentials = Credentials(keys, WrongKeys(time.monotonic))
+    tokens = TokenFace(credentials, SignedRequests(keys), security.token_ttl)
+    return Access(
+        keys,
+        Gate(settings, credentials, time.monotonic),
+        (tokens, KeysFace(Desk(keyring, security), keys)),
+    )
