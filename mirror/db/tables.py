@@ -1,10 +1,10 @@
 """The tables. A change here comes with a migration."""
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, DateTime, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The newest migration: what these tables are."""
 
 model_uses = Table(
@@ -29,3 +29,40 @@ traffic = Table(
     Column("fetched_bytes", BigInteger, nullable=False, server_default="0"),
 )
 """Per UTC day: blob requests answered from the store and not, bytes to clients, bytes from upstream."""
+
+pull_jobs = Table(
+    "pull_jobs",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(600), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("place", Float, nullable=False),
+    Column("size", BigInteger),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("not_before", DateTime(timezone=True)),
+    Column("at_once", Integer, nullable=False, server_default="0"),
+    Column("error", Text),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("started_at", DateTime(timezone=True)),
+    Column("finished_at", DateTime(timezone=True)),
+    Index("pull_jobs_by_state", "state", "priority", "place"),
+)
+"""One row for each wish for a model (``mirror/pulls/job.py`` has the states); at most one of a name is not over."""
+
+pull_requesters = Table(
+    "pull_requesters",
+    metadata,
+    Column("job", String(16), ForeignKey("pull_jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("who", String(200), primary_key=True),
+    Column("asked_at", DateTime(timezone=True), nullable=False),
+)
+"""Who asked for a job: a user, or an address."""
+
+pull_switches = Table(
+    "pull_switches",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", String(64), nullable=False),
+)
+"""What people switched on the queue: ``paused``."""

@@ -11,6 +11,7 @@ from mirror.values.invalid import (
     InvalidModelName,
     InvalidPattern,
     InvalidRange,
+    InvalidWindow,
 )
 from mirror.values.manifest import MANIFEST_TYPES, MAX_MANIFEST_BYTES, Descriptor, Manifest
 from mirror.values.name import DEFAULT_HOST, ModelName
@@ -30,6 +31,7 @@ __all__ = [
     "InvalidModelName",
     "InvalidPattern",
     "InvalidRange",
+    "InvalidWindow",
     "Manifest",
     "ModelName",
     "NamePattern",

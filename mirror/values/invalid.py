@@ -41,6 +41,12 @@ class InvalidRange(Invalid):
     kind = "range"
 
 
+class InvalidWindow(Invalid):
+    """A time window that cannot be understood."""
+
+    kind = "time window"
+
+
 class InvalidPattern(Invalid):
     """A pattern that no model's name can match."""
 

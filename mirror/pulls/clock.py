@@ -1,0 +1,31 @@
+"""The time of day, and waiting for one: what a night is told by, and what a test lets pass in a moment."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Protocol
+
+_STEP_S = 30.0
+"""A clock that is set, or a machine that slept, is noticed after so long."""
+
+
+class Clock(Protocol):
+    """Tells the time of day, and wakes who waits for one."""
+
+    def now(self) -> datetime:
+        """Return the instant, aware UTC."""
+
+    async def until(self, instant: datetime | None) -> None:
+        """Return at ``instant`` or somewhat after; never for None."""
+
+
+class WallClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Return the instant, aware UTC."""
+        return datetime.now(UTC)
+
+    async def until(self, instant: datetime | None) -> None:
+        """Return at ``instant``; never for None."""
+        while instant is None or (left_s := (instant - self.now()).total_seconds()) > 0:
+            await asyncio.sleep(_STEP_S if instant is None else min(left_s, _STEP_S))
