@@ -110,9 +110,9 @@ class Fills:
         for fill in self.in_flight:
             fill.park()
 
-    def left(self, fill: Fill) -> None:
-        """A reader has left: the others' shares change, and a fill nobody wants may be parked."""
-        if not fill.wanted and not self._keep_filling:
+    def left(self, fill: Fill, *, parks: bool = False) -> None:
+        """A reader has left: the others' shares change, and a fill nobody wants may be parked, or is with ``parks``."""
+        if not fill.wanted and (parks or not self._keep_filling):
             fill.park()
         self._share()
 

@@ -41,9 +41,11 @@ class Puller:
         self._admission = admission
 
     async def pull(
-        self, name: ModelName, report: Callable[[PullProgress], None], user: str = ANONYMOUS
+        self, name: ModelName, report: Callable[[PullProgress], None], user: str = ANONYMOUS, *, parks: bool = False
     ) -> PullProgress:
         """Fetch what is missing of a model for a user; when it returns, the model is complete in the store.
+
+        Cancelled, it leaves its fills to go on as the settings say; with ``parks`` those stop that nobody else wants.
 
         ``report`` is called with progress several times a second. The bytes of a failed pull are kept.
 
@@ -57,7 +59,7 @@ class Puller:
         self._admission.before(name, user)
         manifest = await self._tags.refresh(name)
         await self._admission.after(name, manifest, user)
-        return await self._bring_in(name, await self._every_blob(name, manifest), report)
+        return await self._bring_in(name, await self._every_blob(name, manifest), report, parks=parks)
 
     async def mend(self, name: ModelName, report: Callable[[PullProgress], None]) -> PullProgress:
         """Fetch what a stored model lacks, without asking whether its tag means another by now. Else as ``pull``."""
@@ -68,16 +70,21 @@ class Puller:
         return await self._bring_in(name, await self._every_blob(name, manifest), report)
 
     async def _bring_in(
-        self, name: ModelName, blobs: tuple[Descriptor, ...], report: Callable[[PullProgress], None]
+        self,
+        name: ModelName,
+        blobs: tuple[Descriptor, ...],
+        report: Callable[[PullProgress], None],
+        *,
+        parks: bool = False,
     ) -> PullProgress:
         lacking = {blob.digest: blob.size for blob in blobs if self._store.blobs.size(blob.digest) is None}
         with await self._keeper.promise(lacking):
-            return await self._fetch_reporting(name, blobs, report)
+            return await self._fetch_reporting(_Meter(name, blobs, self._fills, parks=parks), blobs, report)
 
     async def _fetch_reporting(
-        self, name: ModelName, blobs: tuple[Descriptor, ...], report: Callable[[PullProgress], None]
+        self, meter: "_Meter", blobs: tuple[Descriptor, ...], report: Callable[[PullProgress], None]
     ) -> PullProgress:
-        meter = _Meter(name, blobs, self._fills)
+        name = meter.name
         reporting = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
@@ -135,7 +142,7 @@ class Puller:
                 finally:
                     fill.wanted -= 1
                     meter.fetched += fill.fetched
-                    self._fills.left(fill)
+                    self._fills.left(fill, parks=meter.parks)
                 # After wrong bytes another fill has begun by itself, or ``open`` says that it was the last.
                 if fill.error is not None and not isinstance(fill.error, DigestMismatch):
                     raise fill.error
@@ -143,10 +150,11 @@ class Puller:
 
 
 class _Meter:
-    """Counts what is here of a pull's blobs."""
+    """One pull: counts what is here of its blobs, and knows whether its fills stop with it (``parks``)."""
 
-    def __init__(self, name: ModelName, blobs: tuple[Descriptor, ...], fills: Fills) -> None:
-        self._name = name
+    def __init__(self, name: ModelName, blobs: tuple[Descriptor, ...], fills: Fills, *, parks: bool) -> None:
+        self.name = name
+        self.parks = parks
         self._fills = fills
         self._total = sum(blob.size for blob in blobs)
         self._rest = {blob.digest for blob in blobs}
@@ -162,7 +170,7 @@ class _Meter:
         """Return the progress at this moment."""
         mine = [fill for fill in self._fills.in_flight if fill.digest in self._rest]
         done = self._whole + sum(fill.here for fill in mine)
-        return PullProgress(self._name, done, self._total, self.fetched + sum(fill.fetched for fill in mine))
+        return PullProgress(self.name, done, self._total, self.fetched + sum(fill.fetched for fill in mine))
 
 
 async def _report(meter: _Meter, report: Callable[[PullProgress], None], until: asyncio.Event) -> None:

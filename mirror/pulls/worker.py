@@ -1,0 +1,170 @@
+"""Does the jobs of the queue: in windows, or at once for those that say so; a few at the same time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from mirror.errors import MirrorError, NoSuchJob, NotAllowed, QueueUnusable, StoreFull
+from mirror.fill import PullProgress
+from mirror.pulls.clock import Clock
+from mirror.pulls.job import Job, State
+from mirror.pulls.queue import Queue
+from mirror.values import ModelName
+from mirror.values.window import Schedule
+
+log = structlog.get_logger(__name__)
+
+_NO_ROOM = timedelta(hours=1)
+_UNUSABLE_S = 5.0
+
+
+class Fetch(Protocol):
+    """What brings a model into the store; see ``Puller.pull``."""
+
+    def __call__(
+        self, name: ModelName, report: Callable[[PullProgress], None], user: str, *, parks: bool
+    ) -> Awaitable[PullProgress]:
+        """Fetch it. With ``parks`` its fills stop where they are when it is cancelled."""
+
+
+@dataclass(slots=True)
+class _Running:
+    task: asyncio.Task[None]
+    parked: bool = False
+    progress: PullProgress | None = None
+
+
+class Worker:
+    """Begins jobs and sees to their ends. For the event loop's thread; ``run`` it once."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        fetch: Fetch,
+        schedule: Schedule,
+        clock: Clock,
+        *,
+        most: int,
+        tries: int,
+        retry_delay_s: float,
+    ) -> None:
+        """``most`` jobs run at the same time; one is tried ``tries`` times, the first wait between being given."""
+        self._queue = queue
+        self._fetch = fetch
+        self._schedule = schedule
+        self._clock = clock
+        self._most = most
+        self._tries = tries
+        self._retry_delay_s = retry_delay_s
+        self._running: dict[str, _Running] = {}
+
+    def progress(self, job: Job) -> PullProgress | None:
+        """Return how far a job that is being fetched has come; None before its first byte."""
+        found = self._running.get(job.id)
+        return found.progress if found is not None else None
+
+    async def run(self) -> None:
+        """Work until cancelled; then what runs is parked, and pending again."""
+        async with asyncio.TaskGroup() as group:
+            try:
+                while True:
+                    self._queue.changed.clear()
+                    now = self._clock.now()
+                    span = self._schedule.now(now)
+                    self._end_what_must(open_=span is not None)
+                    self._begin_what_can(group, now, open_=span is not None)
+                    await self._wait(span.end if span is not None else self._opens(now), now)
+            finally:
+                for running in self._running.values():
+                    running.parked = True
+                    running.task.cancel()
+
+    def _opens(self, now: datetime) -> datetime | None:
+        following = self._schedule.next(now)
+        return following.start if following is not None else None
+
+    def _end_what_must(self, *, open_: bool) -> None:
+        """Stop jobs that somebody took back, and park those whose window has closed."""
+        under_way = {job.id: job for job in self._queue.jobs}
+        for id_, running in self._running.items():
+            job = under_way.get(id_)
+            if job is None:
+                running.task.cancel()
+            elif not open_ and not job.at_once and not running.parked:
+                running.parked = True
+                running.task.cancel()
+
+    def _begin_what_can(self, group: asyncio.TaskGroup, now: datetime, *, open_: bool) -> None:
+        if self._queue.paused:
+            return
+        for job in self._queue.jobs:
+            if len(self._running) >= self._most:
+                return
+            if job.id not in self._running and job.ready(now, open_=open_):
+                task = group.create_task(self._do(job), name=f"pull {job.name.short}")
+                self._running[job.id] = _Running(task)
+
+    async def _wait(self, boundary: datetime | None, now: datetime) -> None:
+        """Wait until something has changed: the queue, the window, or a job that may be tried again."""
+        due = [job.not_before for job in self._queue.jobs if job.not_before is not None and job.not_before > now]
+        soonest = min([*due, *([boundary] if boundary is not None else [])], default=None)
+        async with asyncio.TaskGroup() as group:
+            waits = [group.create_task(self._queue.changed.wait()), group.create_task(self._clock.until(soonest))]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for one in waits:
+                one.cancel()
+
+    async def _do(self, job: Job) -> None:
+        """Do one job; what the database cannot take is done again after the next start."""
+        try:
+            await self._fetched(job)
+        except QueueUnusable as error:
+            log.warning("queue", problem=str(error))
+            await asyncio.sleep(_UNUSABLE_S)
+        except NoSuchJob:
+            pass  # somebody took it back meanwhile
+        finally:
+            self._running.pop(job.id, None)
+            self._queue.changed.set()
+
+    async def _fetched(self, job: Job) -> None:
+        job = await self._queue.begun(job)
+        user = job.requesters[0] if job.requesters else ""
+
+        def report(progress: PullProgress) -> None:
+            if (running := self._running.get(job.id)) is not None:
+                running.progress = progress
+
+        try:
+            final = await self._fetch(job.name, report, user, parks=True)
+        except asyncio.CancelledError:
+            await self._given_back(job)
+            raise
+        except NotAllowed as error:
+            await self._queue.ended(job, State.REFUSED, str(error))
+            return
+        except MirrorError as error:
+            await self._failed(job, error)
+            return
+        await self._queue.sized(job, final.total)
+        await self._queue.ended(job, State.COMPLETED)
+
+    async def _given_back(self, job: Job) -> None:
+        with suppress(NoSuchJob, QueueUnusable):
+            await self._queue.given_back(job)
+
+    async def _failed(self, job: Job, error: MirrorError) -> None:
+        """Let a failure that may pass be tried again, later each time."""
+        may_pass = not error.permanent or isinstance(error, StoreFull)
+        if not may_pass or job.tries >= self._tries:
+            await self._queue.ended(job, State.FAILED, str(error))
+            return
+        wait = (
+            _NO_ROOM if isinstance(error, StoreFull) else timedelta(seconds=self._retry_delay_s) * 2 ** (job.tries - 1)
+        )
+        await self._queue.given_back(job, str(error), self._clock.now() + wait)
