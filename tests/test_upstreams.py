@@ -24,7 +24,7 @@ HUB = FurtherUpstream(
     name="hub", url="http://hub", hosts=("hub.lan", "www.hub.lan:81"), namespaces=("team-*", "bob"), ports=(8001,)
 )
 HF = FurtherUpstream(name="huggingface")  # type: ignore[call-arg]  # the name brings the rest
-ROUTES = Routes.of("registry.ollama.ai", [HUB, HF])
+ROUTES = Routes("registry.ollama.ai", [HUB, HF])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_hosts_of_one_upstream_are_one_place() -> None:
 def test_two_upstreams_cannot_have_the_same_place(further: list[FurtherUpstream], said: str) -> None:
     """Which of them is asked would be a matter of luck."""
     with pytest.raises(SettingsError, match=said):
-        Routes.of("registry.ollama.ai", further)
+        Routes("registry.ollama.ai", further)
 
 
 @dataclass(frozen=True, slots=True)

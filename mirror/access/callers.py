@@ -69,8 +69,7 @@ class Whereabouts:
         plain, loopback = _known(peer or "")
         if not self._trusts(plain):
             # A proxy on this very machine that nobody told us of must not make the whole network local.
-            local = loopback and not any(name in headers for name in _FORWARDED)
-            return Caller(plain, secure=tls, local=local)
+            return _caller(plain, tls, loopback and not any(name in headers for name in _FORWARDED))
         said = headers.getall("X-Forwarded-For", [])
         proto = headers.getall("X-Forwarded-Proto", [])
         secure = proto[-1].rpartition(",")[2].strip().lower() == "https" if proto else tls
@@ -93,6 +92,11 @@ class Whereabouts:
             return False
         found = _parsed(address)
         return found is not None and any(found in network for network in self._trusted)
+
+
+@lru_cache(maxsize=4096)
+def _caller(address: str, secure: bool, local: bool) -> Caller:
+    return Caller(address, secure=secure, local=local)
 
 
 @lru_cache(maxsize=4096)

@@ -45,6 +45,7 @@ class Visitor(web.RequestHandler):
             max_line_size=line,
             max_field_size=line,
             max_headers=_FIELDS,
+            auto_decompress=False,  # bodies are passed on as they come, and none of ours is ever compressed
         )
         self.proxied = proxied
         self._bounds = bounds

@@ -51,12 +51,12 @@ class RegistryFace:
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """Return every route below /v2, errors already in the shape registries use."""
         model = "/v2/{namespace}/{model}"
-        return [
+        return [  # what is asked most comes first: the router tries one after the other
+            web.get(f"{model}/blobs/{{digest}}", self._reading(self._blobs.get, "BLOB_UNKNOWN")),
+            web.get(f"{model}/manifests/{{reference}}", self._reading(self._manifests.get, "MANIFEST_UNKNOWN")),
             web.get("/v2/", self._base),
             web.get("/v2", self._base),
             web.get("/v2/_catalog", _answering(self._manifests.catalog, "NAME_UNKNOWN")),
-            web.get(f"{model}/manifests/{{reference}}", self._reading(self._manifests.get, "MANIFEST_UNKNOWN")),
-            web.get(f"{model}/blobs/{{digest}}", self._reading(self._blobs.get, "BLOB_UNKNOWN")),
             web.get(f"{model}/tags/list", _answering(self._manifests.tags, "NAME_UNKNOWN")),
             web.route("*", "/v2/{rest:.*}", self._nothing),
         ]

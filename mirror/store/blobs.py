@@ -62,6 +62,7 @@ class BlobStore:
 
     def __init__(self, layout: Layout, unlink: Callable[[Path], None] = Path.unlink) -> None:
         self._layout = layout
+        self._prefix = f"{layout.blobs}{os.sep}"  # a Path for every range would cost as much as opening the file
         self._unlink = unlink
         self._readers: dict[Digest, list[OpenBlob]] = {}
         self._doomed: set[Digest] = set()
@@ -72,7 +73,8 @@ class BlobStore:
         if digest in self._condemned:
             return None
         try:
-            fd = os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not wait
+            # O_NONBLOCK: a pipe must not wait
+            fd = os.open(self._prefix + digest.filename, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:  # missing, a loop of links, no permission, no descriptor left: upstream has it too
             return None
         found = os.fstat(fd)
@@ -88,7 +90,7 @@ class BlobStore:
         if digest in self._condemned:
             return None
         try:
-            found = os.stat(self._layout.blob(digest))
+            found = os.stat(self._prefix + digest.filename)
         except OSError:
             return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None

@@ -1,50 +1,45 @@
 """Which upstream a request or a name means. Pure."""
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from fnmatch import translate
-from typing import Self
+from functools import lru_cache
 
 from mirror.config import FurtherUpstream
 from mirror.errors import SettingsError
 from mirror.values import ModelName
 
 
-@dataclass(frozen=True, slots=True)
 class Routes:
     """Upstreams by the host under which their models are filed; ``main`` is that of the one nobody need name."""
 
-    main: str
-    _filed: Mapping[str, str]
-    _ports: Mapping[int, str]
-    _namespaces: tuple[tuple[re.Pattern[str], str], ...]
-
-    @classmethod
-    def of(cls, main: str, further: Iterable[FurtherUpstream]) -> Self:
+    def __init__(self, main: str, further: Iterable[FurtherUpstream]) -> None:
         """Read them from the settings. Raises SettingsError where two upstreams want the same host or port."""
-        filed, ports, namespaces = {main.lower(): main}, {}, []
+        self.main = main
+        self._filed = {main.lower(): main}
+        self._ports: dict[int, str] = {}
+        self._namespaces: list[tuple[re.Pattern[str], str]] = []
         for one in further:
             own = one.hosts[0]
             for host in one.hosts:
-                if host.lower() in filed:
+                if host.lower() in self._filed:
                     raise SettingsError("upstreams", f"{host} is the host of upstream already", "settings")
-                filed[host.lower()] = own
+                self._filed[host.lower()] = own
             for port in one.ports:
-                if port in ports:
+                if port in self._ports:
                     raise SettingsError("upstreams", f"port {port} is there twice", "settings")
-                ports[port] = own
-            namespaces += [(re.compile(translate(pattern), re.IGNORECASE), own) for pattern in one.namespaces]
-        return cls(main, filed, ports, tuple(namespaces))
+                self._ports[port] = own
+            self._namespaces += [(re.compile(translate(text), re.IGNORECASE), own) for text in one.namespaces]
+        # Asked for every range of every blob, mostly the same.
+        self.host = lru_cache(maxsize=1024)(self._host)
 
-    def host(self, host: str, port: int, namespace: str) -> str:
+    def _host(self, host: str, port: int, namespace: str) -> str:
         """Return the host under which the models are filed that a request means.
 
         ``host`` is the one it names (with a port or without), ``port`` the one of ours it came in at. A host of an
         upstream decides, else the port, else the namespace: a client that names the mirror itself has no other way.
         """
-        if len(self._filed) == 1:
-            return self.main
         said = host.lower().rstrip(".")
         found = self._filed.get(said) or self._filed.get(said.rpartition(":")[0].rstrip("."))
         found = found or self._ports.get(port)

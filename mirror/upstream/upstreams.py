@@ -28,7 +28,7 @@ class Upstreams:
         events: Events,
     ) -> None:
         """Build it. Raises SettingsError where two upstreams want the same host, or a token cannot be read."""
-        self.routes = Routes.of(main.host, further)
+        self.routes = Routes(main.host, further)
         self.chain = Chain()
         self._settings = {one.hosts[0].lower(): _settings_of(one, main, hf_token) for one in further}
         self._key_file = key_file

@@ -83,8 +83,11 @@ class Gate:
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         """Return the answer that ends a request here; None where it may go on."""
-        route = route_of(request)
         caller = self._where.of(request.remote, request.headers, tls=request.secure)
+        if self._is_plain_read(request):
+            request[CALLER] = caller
+            return None
+        route = route_of(request)
         authorization = request.headers.get("Authorization")
         grant = self._credentials.grant(authorization, caller) if authorization else None
         grant = grant or self._of_ticket(request, route)
@@ -99,6 +102,18 @@ class Gate:
                 said = f"too many requests: {self._limit.said}"
                 return refusal(request, 429, said, {"Retry-After": str(int(wait_s) + 1)})
         return self._of_need(request, route, caller)
+
+    def _is_plain_read(self, request: web.Request) -> bool:
+        """Whether this is what nearly every request is: a blob, from nobody in particular, where that needs no key."""
+        headers = request.headers
+        return (
+            request.method in _READ
+            and request.rel_url.path_safe.startswith("/v2/")
+            and not self._keys.guards(Scope.PULL)
+            and self._limit is None
+            and "Authorization" not in headers
+            and "Origin" not in headers
+        )
 
     def _of_ticket(self, request: web.Request, route: Route) -> Grant | None:
         """Return what the ticket in a blob's address is worth."""
