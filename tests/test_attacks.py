@@ -10,7 +10,7 @@ import pytest
 from mirror.demo.model import MODEL_TYPE
 from mirror.errors import DeniedByUpstream, MirrorError
 from mirror.fill import Unknown
-from mirror.upstream.session import _token_in
+from mirror.upstream.reply import token_in
 from mirror.values import Digest, ModelName
 from mirror.values.manifest import DOCKER_INDEX
 from tests.fakes.registry import FakeRegistry, running_fake_registry
@@ -21,7 +21,7 @@ from tests.support import MODEL, add_blob, blob_path, mirrored, noise
 def test_a_token_answer_nested_without_end_is_no_token() -> None:
     """It once ended the whole server: JSON that deep is a RecursionError, not a ValueError."""
     with pytest.raises(DeniedByUpstream):
-        _token_in(b'{"token":' + b"[" * 100_000)
+        token_in(b'{"token":' + b"[" * 100_000)
 
 
 async def test_a_blob_that_cannot_be_looked_at_is_not_here(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from mirror.demo.ollama import MissingLocation, pull, pull_tensor
 from mirror.values import Digest, Manifest
 from tests.fakes import EMPTY_BODY, Fault, Wrong
 from tests.fakes.docker_registry import running_docker_registry, skip_without
+from tests.fakes.pouring import LEFT
 from tests.fakes.push import make_oci_image, push_model
-from tests.fakes.registry import LEFT, FakeRegistry, running_fake_registry
+from tests.fakes.registry import FakeRegistry, running_fake_registry
 
 CONTENT = bytes(range(250)) * 1000
 SIZE = len(CONTENT)

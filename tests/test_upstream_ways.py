@@ -7,7 +7,7 @@ import pytest
 from yarl import URL
 
 from mirror.errors import UpstreamMisbehaved, UpstreamUnavailable
-from mirror.upstream.session import proxy_for
+from mirror.upstream.connections import proxy_for
 from mirror.upstream.tls import client_context
 from mirror.values import ByteRange
 from tests.fakes.registry import FakeRegistry, running_fake_registry

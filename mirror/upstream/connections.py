@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from urllib.request import getproxies, proxy_bypass
 
 from aiohttp import encode_basic_auth
 from yarl import URL
@@ -116,3 +117,11 @@ def proxy_headers(proxy: URL) -> dict[str, str]:
     if proxy.user is None:
         return {}
     return {"Proxy-Authorization": encode_basic_auth(proxy.user, proxy.password or "")}
+
+
+def proxy_for(url: URL) -> URL | None:
+    """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name for an address."""
+    said = getproxies().get(url.scheme)
+    if not said or proxy_bypass(url.host or ""):
+        return None
+    return URL(said if "://" in said else f"http://{said}")

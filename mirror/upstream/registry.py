@@ -16,8 +16,9 @@ from mirror.upstream.answers import refusal
 from mirror.upstream.budget import Budget
 from mirror.upstream.carrier import Carrier, Transfer
 from mirror.upstream.chain import Chain
-from mirror.upstream.connections import Address
-from mirror.upstream.session import Reply, Session, proxy_for
+from mirror.upstream.connections import Address, proxy_for
+from mirror.upstream.reply import Reply
+from mirror.upstream.session import Session
 from mirror.upstream.tls import client_context
 from mirror.values import MANIFEST_TYPES, MAX_MANIFEST_BYTES, ByteRange, Digest, InvalidManifest, InvalidRange, Manifest
 from mirror.values.http_range import parse_content_range, range_header

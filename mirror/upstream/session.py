@@ -1,17 +1,14 @@
 """Small questions to an upstream and their answers: redirects, tokens and retries are dealt with here."""
 
 import asyncio
-import json
 import ssl
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import TypeVar
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import stamina
@@ -20,7 +17,6 @@ from yarl import URL
 
 from mirror.config import UpstreamSettings
 from mirror.errors import (
-    DeniedByUpstream,
     MirrorError,
     RateLimited,
     UpstreamMisbehaved,
@@ -31,22 +27,13 @@ from mirror.upstream.addresses import Guard, GuardedResolver
 from mirror.upstream.answers import refusal
 from mirror.upstream.auth import Challenge, Signer, anonymous_request
 from mirror.upstream.chain import Chain
+from mirror.upstream.reply import Reply, body_of, redirect_of, token_in
 
 T = TypeVar("T")
 _REDIRECTS = 5
 _LONGEST_WAIT_S = 30.0
 _MOST_TOKENS = 1000
 _TOKEN_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A small answer, read to its end. ``url`` is what was asked last, after redirects."""
-
-    url: URL
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class Session:
@@ -135,7 +122,7 @@ class Session:
         try:
             async with self._open(url, headers, timeout, f"{url.host}") as reply:
                 good = reply.status < 500 and reply.status != 429
-                body = await _body(reply, limit) if reply.status < 300 else b""
+                body = await body_of(reply, limit) if reply.status < 300 else b""
                 answer = Reply(url, reply.status, reply.headers.copy(), body)
         except UpstreamUnavailable:
             self._events.publish(UpstreamAnswered(url.host or "", time.monotonic() - begun, good))
@@ -213,7 +200,7 @@ class Session:
             raise UpstreamMisbehaved(f"token of {url.host}: answered {reply.status}, a redirect")
         if reply.status >= 300:
             raise refusal(reply.status, reply.headers, f"token of {url.host}", located=False, now=time.time())
-        return _token_in(reply.body)
+        return token_in(reply.body)
 
     async def _follow(self, url: URL, headers: Mapping[str, str], limit: int) -> Reply:
         """GET, going along with redirects by hand: each target is looked at, and secrets stay at home."""
@@ -221,7 +208,7 @@ class Session:
             reply = await self.ask(url, headers, limit=limit)
             if reply.status not in (301, 302, 303, 307, 308):
                 return reply
-            target = _redirect(reply)
+            target = redirect_of(reply)
             if target.origin() != url.origin():
                 headers = {name: value for name, value in headers.items() if name not in ("Authorization", "Via")}
                 if self._url.scheme == "https" and target.scheme != "https":
@@ -265,55 +252,3 @@ def _again(error: Exception) -> bool | float:
     if isinstance(error, RateLimited) and error.retry_after_s is not None:
         return error.retry_after_s if error.retry_after_s <= _LONGEST_WAIT_S else False
     return isinstance(error, MirrorError) and not error.permanent
-
-
-def _redirect(reply: Reply) -> URL:
-    said = reply.headers.get("Location", "")
-    target = _address(reply.url, said)
-    if target is None:
-        shown = repr(said[:200])
-        raise UpstreamMisbehaved(f"{reply.url.host}: a redirect to {shown}, which is no usable address")
-    return target
-
-
-def _address(base: URL, said: str) -> URL | None:
-    if not said.isascii() or not said.isprintable() or not said or " " in said:
-        return None
-    try:
-        target = base.join(URL(said, encoded=True)).with_fragment(None)
-        # yarl looks at host and port only when they are asked for.
-        usable = target.scheme in ("http", "https") and target.host and target.port and target.user is None
-    except ValueError:
-        return None
-    return target if usable else None
-
-
-async def _body(reply: aiohttp.ClientResponse, limit: int) -> bytes:
-    if limit == 0:
-        reply.close()
-        return b""
-    body = await reply.content.read(limit + 1)
-    while len(body) <= limit and (more := await reply.content.read(limit + 1 - len(body))):
-        body += more
-    if len(body) > limit:
-        raise UpstreamMisbehaved(f"{reply.url.host}: an answer of more than {limit} bytes")
-    return body
-
-
-def _token_in(body: bytes) -> str:
-    try:
-        said = json.loads(body)
-        token = said.get("token") or said.get("access_token")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise DeniedByUpstream("the token server's answer is no JSON object") from error
-    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-        raise DeniedByUpstream("the token server's answer has no token")
-    return token
-
-
-def proxy_for(url: URL) -> URL | None:
-    """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name for an address."""
-    said = getproxies().get(url.scheme)
-    if not said or proxy_bypass(url.host or ""):
-        return None
-    return URL(said if "://" in said else f"http://{said}")

@@ -8,14 +8,12 @@ shows the requests so far and ``POST /release/DIGEST`` lets held bytes go.
 import argparse
 import asyncio
 import secrets
-import socket
-import struct
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from aiohttp import web
@@ -26,35 +24,17 @@ from mirror.demo.model import CONFIG_TYPE, manifest_bytes
 from mirror.demo.registry import (
     Signer,
     asked_digest,
-    asked_range,
-    blob_response,
     check_signature,
     signed_url,
     unknown,
 )
-from mirror.values import ByteRange, Descriptor, Digest, Manifest, ModelName
-from mirror.values.http_range import content_range
+from mirror.values import Descriptor, Digest, Manifest, ModelName
 from mirror.values.manifest import DOCKER_MANIFEST
-from tests.fakes import Entry, Fault, Faults, Log, Plan, Wrong, signature_problem
+from tests.fakes import Entry, Fault, Faults, Log, Wrong, signature_problem
+from tests.fakes.pouring import RUNNING, Pouring, Running, reset
 
-LEFT = 499
-"""The logged status of a request whose client left before it was answered."""
-
-_PIECE_BYTES = 128 << 10
 _CLOCK_SKEW_S = 300
 _CONTROLS = ("/faults", "/log", "/release/")
-
-
-@dataclass(slots=True)
-class _Running:
-    """A request being answered; ``key`` is its kind and digest."""
-
-    key: tuple[str, str]
-    status: int = LEFT
-    sent: int = 0
-
-
-_RUNNING = web.RequestKey("running", _Running)
 
 
 class FakeRegistry:
@@ -77,9 +57,7 @@ class FakeRegistry:
         self._blobs: dict[Digest, bytes] = {}
         self._manifests: dict[tuple[str, str], bytes] = {}
         self.faults = Faults()
-        self._sent: Counter[Digest] = Counter()
-        self._held: dict[Digest, int] = {}
-        self._gates: dict[Digest, asyncio.Event] = {}
+        self._pouring = Pouring(self._blobs, self.faults, self._log)
         self._tokens: set[str] = set()
         self._nonces: set[str] = set()
         self._runner = web.AppRunner(self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
@@ -112,6 +90,11 @@ class FakeRegistry:
             namespace, model, tag = path.parts[-3:]
             self.add_manifest(f"{namespace}/{model}:{tag}", path.read_bytes())
 
+    def withdraw(self, name: str) -> None:
+        """Have no ``NS/MODEL:TAG`` any more: 404."""
+        key = ModelName.parse(name)
+        del self._manifests[key.repository, key.tag]
+
     def forget(self, digest: Digest) -> None:
         """Hold this blob no more: 404."""
         del self._blobs[digest]
@@ -122,18 +105,15 @@ class FakeRegistry:
 
     def hold(self, digest: Digest, offset: int = 0) -> None:
         """Let no byte of the blob at ``offset`` or after it go out until released."""
-        self._held[digest] = offset
+        self._pouring.hold(digest, offset)
 
     def release(self, digest: Digest) -> None:
         """End the hold on a blob, and let its stalled answers go on."""
-        self._held.pop(digest, None)
-        gate = self._gates.pop(digest, None)
-        if gate is not None:
-            gate.set()
+        self._pouring.release(digest)
 
     def blob_bytes_sent(self, digest: Digest | None = None) -> int:
         """Return how many bytes of a blob, or of all of them, went out so far."""
-        return self._sent.total() if digest is None else self._sent[digest]
+        return self._pouring.sent.total() if digest is None else self._pouring.sent[digest]
 
     @property
     def log(self) -> list[Entry]:
@@ -162,7 +142,7 @@ class FakeRegistry:
             await self._site.stop()
             for connection in self._runner.server.connections:
                 if connection.transport is not None:
-                    _reset(connection.transport)
+                    reset(connection.transport)
 
     async def close(self) -> None:
         """End for good."""
@@ -188,7 +168,7 @@ class FakeRegistry:
         if request.path.startswith(_CONTROLS):
             return await handler(request)
         kind = "head" if request.method == "HEAD" else request.match_info.route.name or "other"
-        running = request[_RUNNING] = _Running((kind, request.match_info.get("digest", "")))
+        running = request[RUNNING] = Running((kind, request.match_info.get("digest", "")))
         place = self._log.begin(request, kind)
         try:
             await self._refuse(request, running)
@@ -204,7 +184,7 @@ class FakeRegistry:
         finally:
             self._log.end(place, status=running.status, sent=running.sent)
 
-    async def _refuse(self, request: web.Request, running: _Running) -> None:
+    async def _refuse(self, request: web.Request, running: Running) -> None:
         """Raise the answer of a fault that leaves nothing of the true answer, if one is set."""
         if fault := self.faults.take(Wrong.DELAY, *running.key):
             await asyncio.sleep(fault.value)
@@ -230,7 +210,7 @@ class FakeRegistry:
         raw = self._manifests.get((request.match_info["name"], request.match_info["ref"]))
         if raw is None:
             raise unknown("MANIFEST_UNKNOWN")
-        running = request[_RUNNING]
+        running = request[RUNNING]
         fault = self.faults.take(Wrong.TYPE, *running.key)
         digest = Digest("0" * 64) if self.faults.take(Wrong.DIGEST, *running.key) else Digest.of(raw)
         headers = {
@@ -245,7 +225,7 @@ class FakeRegistry:
         if digest not in self._blobs:
             raise unknown("BLOB_UNKNOWN")
         if not self._redirects:
-            return await self._send(request, digest)
+            return await self._pouring.send(request, digest)
         # Each address is counted by itself, also where two were signed in the same instant.
         url = signed_url(request, "localhost", self._signer, digest).update_query(serial=len(self.log))
         raise web.HTTPTemporaryRedirect(url)
@@ -259,7 +239,7 @@ class FakeRegistry:
             raise web.HTTPForbidden(text="the address is used up")
         if digest not in self._blobs:
             raise unknown("BLOB_UNKNOWN")
-        return await self._send(request, digest)
+        return await self._pouring.send(request, digest)
 
     async def _token(self, request: web.Request) -> web.Response:
         if request.match_info["who"] == "signed":
@@ -272,66 +252,6 @@ class FakeRegistry:
         token = secrets.token_urlsafe(16)
         self._tokens.add(token)
         return web.json_response({"token": token})
-
-    async def _send(self, request: web.Request, digest: Digest) -> web.StreamResponse:
-        blob, running = self._blobs[digest], request[_RUNNING]
-        whole = "Range" in request.headers and self.faults.take(Wrong.WHOLE, *running.key)
-        span = None if whole else asked_range(request, len(blob))
-        here = span or ByteRange(0, len(blob))
-        response = blob_response(span, len(blob))
-        if span and (fault := self.faults.take(Wrong.RANGE, *running.key)):
-            moved = ByteRange(span.start + int(fault.value), span.stop + int(fault.value))
-            response.headers["Content-Range"] = content_range(moved, len(blob))
-        off = self.faults.take(Wrong.LENGTH, *running.key)
-        length = max(0, len(here) + (int(off.value) if off else 0))
-        response.content_length = length
-        await response.prepare(request)
-        running.status = response.status
-        if request.method == "GET":
-            here = ByteRange(here.start, min(here.stop, here.start + length))
-            try:
-                await self._pour(request, response, digest, here)
-                if length > len(here):
-                    _transport(request).close()
-            except ConnectionError:
-                return response
-        return response
-
-    async def _pour(self, request: web.Request, response: web.StreamResponse, digest: Digest, here: ByteRange) -> None:
-        """Send these bytes as slowly, wrongly and incompletely as the faults will have it."""
-        plan = Plan.make(self.faults, str(digest), here)
-        # With no buffer of its own, a write returns when the system has taken the bytes: counts are true.
-        _transport(request).set_write_buffer_limits(0)
-        at = here.start
-        while at < here.stop:
-            held = self._held.get(digest)
-            if at == plan.cut_at:
-                _reset(_transport(request))
-                raise ConnectionResetError
-            if at == plan.stall_at or (held is not None and held <= at):
-                plan.stall_at = None if at == plan.stall_at else plan.stall_at
-                await self._gates.setdefault(digest, asyncio.Event()).wait()
-                continue
-            stop = plan.stop(at, _PIECE_BYTES, held)
-            await response.write(self._piece(digest, ByteRange(at, stop)))
-            request[_RUNNING].sent += stop - at
-            self._sent[digest] += stop - at
-            self._log.tell()
-            if plan.rate is not None:
-                await asyncio.sleep((stop - at) / plan.rate)
-            at = stop
-
-    def _piece(self, digest: Digest, span: ByteRange) -> bytes:
-        piece = bytearray(self._blobs[digest][span.start : span.stop])
-        done: list[Fault] = []
-
-        def here(fault: Fault) -> bool:
-            return int(fault.value) in span and fault not in done
-
-        while fault := self.faults.take(Wrong.CORRUPT, "blob", str(digest), here):
-            piece[int(fault.value) - span.start] ^= 0xFF
-            done.append(fault)
-        return bytes(piece)
 
     async def _set_fault(self, request: web.Request) -> web.Response:
         self.faults.add(Fault.parse(await request.text()))
@@ -369,20 +289,6 @@ async def running_fake_registry(
         yield fake
     finally:
         await fake.close()
-
-
-def _transport(request: web.Request) -> asyncio.Transport:
-    if request.transport is None:
-        raise ConnectionResetError
-    return request.transport
-
-
-def _reset(transport: asyncio.BaseTransport) -> None:
-    """Close so that the other side gets a reset, not an end."""
-    sock: socket.socket = transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    if isinstance(transport, asyncio.WriteTransport):
-        transport.abort()
 
 
 async def _serve(options: argparse.Namespace) -> None:

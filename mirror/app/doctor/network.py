@@ -17,7 +17,7 @@ from mirror.events import Events
 from mirror.listen.names import OLLAMAS, is_loopback, own_addresses, plain_host
 from mirror.upstream import Upstream, Upstreams
 from mirror.upstream.addresses import addresses_of
-from mirror.upstream.session import proxy_for
+from mirror.upstream.connections import proxy_for
 from mirror.values import ModelName
 
 _CLOCK_WARNING_S, _CLOCK_PROBLEM_S = 60.0, 3600.0
