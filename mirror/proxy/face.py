@@ -1,62 +1,87 @@
-"""``/api`` routes answered from the store: the list of models and the version (docs/protocol.md §6)."""
+"""``/api`` and ``/v1``: passed on to the Ollama behind the mirror, or answered from the store where there is none."""
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
-from mirror.access import user_of
-from mirror.fill import Admission
-from mirror.store import Store, StoredManifest
+from mirror.errors import BackendDown, MirrorError, NotAllowed, OnlyRead, StoreFull
+from mirror.ollama import Behind, error_body
+from mirror.proxy.bodies import Refused, compact, expecting
+from mirror.proxy.own import OwnAnswers
+from mirror.proxy.relay import Relay
+from mirror.proxy.table import TABLE, Passed, allowed
 
-OLLAMA_VERSION = "0.33.0"
-"""The Ollama whose API these answers follow; clients parse it as plain numbers."""
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_LOOP = "the Ollama behind this mirror is this mirror: set proxy.backend to the URL of an Ollama, or to none"
 
 
 class ApiFace:
-    """Answers Ollama's clients about the models that are whole in the store."""
+    """Every route of Ollama's API, and for all other paths the answer that Ollama gives."""
 
-    def __init__(self, store: Store, admission: Admission) -> None:
-        self._store = store
-        self._admission = admission
+    def __init__(self, behind: Behind, relay: Relay, own: OwnAnswers) -> None:
+        self._behind = behind
+        self._relay = relay
+        self._own = own
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        """Return the routes of this face."""
-        return [web.get("/api/tags", self.tags), web.get("/api/version", self.version)]
+        """Return the routes of this face; those of others below /api have to come before them."""
+        listed = [
+            web.route(
+                method,
+                row.path,
+                self._answering(row),
+                expect_handler=expecting,
+                **({"allow_head": False} if method == "GET" else {}),  # Ollama answers HEAD where it says so only
+            )
+            for row in TABLE
+            for method in row.methods
+        ]
+        others = [
+            web.route("*", f"{root}{{rest:.*}}", self.unknown, expect_handler=expecting) for root in ("/api/", "/v1/")
+        ]
+        return [*listed, *others]
 
-    async def version(self, request: web.Request) -> web.StreamResponse:
-        """Say which Ollama's API this is."""
-        return web.json_response({"version": OLLAMA_VERSION})
+    async def unknown(self, request: web.Request) -> web.StreamResponse:
+        """Answer what is no route as Ollama does (gin's default texts): 405 where another method would be one."""
+        methods = allowed(request.rel_url.path_safe)
+        if not methods:
+            return web.Response(status=404, text="404 page not found")
+        return web.Response(status=405, text="405 method not allowed", headers={"Allow": ", ".join(methods)})
 
-    async def tags(self, request: web.Request) -> web.StreamResponse:
-        """List the models that can be served whole, the newest first, as Ollama does (server/model_list_cache.go).
+    def _answering(self, row: Passed) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                return await self._answer(request, row)
+            except (MirrorError, web.HTTPNotFound) as error:
+                return _reply(request, error)
 
-        What the policy refuses to the caller by its name is left out.
-        """
-        user = user_of(request)
-        listed = [one for one in self._store.whole_models() if not self._admission.hides(one.name, user)]
-        newest = sorted(listed, key=lambda one: one.written_at, reverse=True)
-        return web.json_response({"models": [_row(one) for one in newest]})
+        return answer
 
-
-def _row(stored: StoredManifest) -> dict[str, object]:
-    name = stored.name.short
-    return {
-        "name": name,
-        "model": name,
-        "modified_at": _rfc3339(stored.written_at),
-        "size": stored.size,
-        "digest": stored.digest.hex,
-        "details": {
-            "parent_model": "",
-            "format": "",
-            "family": "",
-            "families": None,
-            "parameter_size": "",
-            "quantization_level": "",
-        },
-    }
+    async def _answer(self, request: web.Request, row: Passed) -> web.StreamResponse:
+        if self._behind.leads_back(", ".join(request.headers.getall("Via", []))):
+            raise Refused(508, _LOOP)
+        backend = await self._behind.backend()
+        if backend is None:
+            return await self._own.answer(request, row.path)
+        return await self._relay.passed(request, row, backend)
 
 
-def _rfc3339(when: datetime) -> str:
-    return when.isoformat().replace("+00:00", "Z")
+def _reply(request: web.Request, error: MirrorError | web.HTTPNotFound) -> web.Response:
+    """Return a foreseen error in the shape of the face that it happened on."""
+    match error:
+        case web.HTTPNotFound():
+            return web.Response(status=404, text=error.text)
+        case Refused(status=status):
+            pass
+        case NotAllowed():
+            status = 403
+        case BackendDown():
+            status = 502
+        case OnlyRead():
+            status = 409
+        case StoreFull():
+            status = 507
+        case _:
+            status = 500
+    return web.json_response(error_body(request.rel_url.path_safe, status, str(error)), status=status, dumps=compact)
