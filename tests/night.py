@@ -59,6 +59,13 @@ class Night:
             while not holds():  # noqa: ASYNC110  # fills and the queue change by turns of the loop
                 await asyncio.sleep(0)
 
+    async def a_day(self) -> None:
+        """Let a day pass, and the worker see each of its edges."""
+        for hours in (8, 16):
+            self.clock.move(hours=hours)
+            for _ in range(10):
+                await asyncio.sleep(0)
+
     async def over(self, text: str) -> str:
         """Wait until a model's job is over; return how it ended."""
         name = ModelName.parse(text)
@@ -67,7 +74,9 @@ class Night:
 
 
 @asynccontextmanager
-async def night(folder: Path, mirror: RunningMirror, *, most: int = 3, tries: int = 3) -> AsyncIterator[Night]:
+async def night(
+    folder: Path, mirror: RunningMirror, *, most: int = 3, tries: int = 3, keep: tuple[str, ...] = ()
+) -> AsyncIterator[Night]:
     """Work while the block runs; the queue is the one that an earlier block left in ``folder``."""
     engine = await open_database(None, folder / "queue.db")
     clock = NightClock()
@@ -75,7 +84,16 @@ async def night(folder: Path, mirror: RunningMirror, *, most: int = 3, tries: in
     try:
         queue = Queue(engine, 100, clock.now)
         await queue.load()
-        worker = Worker(queue, mirror.parts.puller.pull, schedule, clock, most=most, tries=tries, retry_delay_s=60)
+        worker = Worker(
+            queue,
+            mirror.parts.puller.pull,
+            schedule,
+            clock,
+            most=most,
+            tries=tries,
+            retry_delay_s=60,
+            kept_fresh=lambda: map(ModelName.parse, keep),
+        )
         async with asyncio.TaskGroup() as group:
             working = group.create_task(worker.run())
             try:

@@ -68,6 +68,16 @@ SAMPLES = {
     "upstream.key_file": ("/etc/key", Path("/etc/key")),
     "upstream.realms": ("ollama.com, auth.lan:81,", ("ollama.com", "auth.lan:81")),
     "upstream.private_redirects": ("Refuse", "refuse"),
+    "proxy.backend": ("http://10.0.0.7:11434/", "http://10.0.0.7:11434"),
+    "proxy.connect_timeout": ("2s", 2),
+    "proxy.max_body": ("1MB", 1_000_000),
+    "pulls.windows": ("Mon-Fri 21:00-05:30, sat 00:00-24:00", ("Mon-Fri 21:00-05:30", "sat 00:00-24:00")),
+    "pulls.timezone": ("Europe/Berlin", "Europe/Berlin"),
+    "pulls.keep": ("llama3.2, qwen3:*", ("llama3.2", "qwen3:*")),
+    "pulls.tries": ("9", 9),
+    "pulls.retry_delay": ("1m", 60),
+    "pulls.max_queued": ("10", 10),
+    "pulls.history": ("7d", 7 * 86_400),
     "security.anonymous": ("pull, api", ("pull", "api")),
     "security.token_ttl": ("5m", 300),
     "security.ticket_ttl": ("2h", 7200),
@@ -192,6 +202,22 @@ def test_older_names_of_the_worker_count_and_the_secret() -> None:
     assert settings.server.workers == 1
     assert settings.security.api_key is not None
     assert settings.security.api_key.get_secret_value() == "k"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("None", "none"), ("AUTO", "auto"), ("http://127.0.0.1:11435", "http://127.0.0.1:11435")]
+)
+def test_the_backend_has_the_name_that_an_older_proxy_gave_it(text: str, value: str) -> None:
+    """Its users set OLLAMA_BACKEND, which is not below our prefix."""
+    loaded = load(None, {"OLLAMA_BACKEND": text}, {})
+
+    assert (loaded.settings.proxy.backend, loaded.origins["proxy.backend"]) == (value, "environment OLLAMA_BACKEND")
+
+
+def test_a_backend_that_is_no_url_is_refused() -> None:
+    """A bare host and port, as OLLAMA_HOST takes them, would else be asked for as a path."""
+    with pytest.raises(SettingsError, match="must be auto, none, or the URL of an Ollama"):
+        load(None, {"OLLAMA_BACKEND": "127.0.0.1:11435"}, {})
 
 
 @pytest.mark.parametrize(

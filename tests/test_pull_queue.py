@@ -152,7 +152,7 @@ async def test_a_full_queue_takes_askers_for_what_is_in_it(tmp_path: Path) -> No
     async with opened(tmp_path, most=2) as queue:
         for text in ("a", "b"):
             await queue.ask(name(text), "x")
-        with pytest.raises(QueueFull, match="2 models are queued"):
+        with pytest.raises(QueueFull, match=r"pulls\.max_queued is 2"):
             await queue.ask(name("c"), "x")
         assert not (await queue.ask(name("a"), "y")).is_new
 

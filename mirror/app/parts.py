@@ -1,25 +1,37 @@
 """The parts below the faces, built on one screen; a server and a command on a free store use the same."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+import structlog
 
 from mirror.access import Policy
 from mirror.config import Settings
 from mirror.db import Ledger, open_database
+from mirror.errors import QueueUnusable
 from mirror.events import Events
 from mirror.fill import Admission, Fills, Puller, Repairer, Tags, Unknown
 from mirror.keep import Keeper, Scrub
+from mirror.ollama import Behind
+from mirror.pulls import Queue, WallClock, Worker, local_zone
 from mirror.store import Pins, Store
 from mirror.upstream import Upstreams
-from mirror.values import NamePattern
+from mirror.values import ModelName, NamePattern
+from mirror.values.window import Schedule, parse_window
 
 _PROVING_THREADS = 4
 _FLUSH_S = 5.0
 _LOCK_S = 1.0
 _LOOK_S = 10.0
+_FORGET_S = 3600.0
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,9 @@ class Parts:
     admission: Admission
     puller: Puller
     repairer: Repairer
+    behind: Behind
+    queue: Queue
+    worker: Worker
 
 
 @asynccontextmanager
@@ -72,6 +87,8 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         key_file = settings.upstream.key_file or state / "id_ed25519"
         upstreams = Upstreams(settings.upstream, settings.upstreams, settings.hf_token, key_file, events)
         stack.push_async_callback(upstreams.close)
+        behind = Behind(settings.proxy)
+        stack.push_async_callback(behind.close)
         threads = ThreadPoolExecutor(_PROVING_THREADS, thread_name_prefix="prover")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -83,11 +100,30 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         tags = Tags(store, upstreams, settings, ledger, unknown)
         admission = Admission(Policy.of(settings.security, settings.upstream.host), store, fills)
         puller = Puller(store, keeper, tags, fills, admission)
+        queue = Queue(engine, settings.pulls.max_queued)
+        await queue.load()
+        worker = _worker(queue, puller, store, settings)
         scrub, repairer = (
             Scrub(store, settings.cache, events),
             Repairer(store, puller, events, settings.cache.cleanup_interval),
         )
-        yield Parts(settings, events, store, ledger, keeper, scrub, upstreams, fills, tags, admission, puller, repairer)
+        yield Parts(
+            settings,
+            events,
+            store,
+            ledger,
+            keeper,
+            scrub,
+            upstreams,
+            fills,
+            tags,
+            admission,
+            puller,
+            repairer,
+            behind,
+            queue,
+            worker,
+        )
 
 
 @asynccontextmanager
@@ -108,6 +144,8 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
             tasks.append(group.create_task(parts.store.extra.run(), name="extra"))
         if not parts.settings.offline:
             tasks.append(group.create_task(parts.repairer.run(), name="repairer"))
+            tasks.append(group.create_task(parts.worker.run(), name="pulls"))
+        tasks.append(group.create_task(_forget_old_jobs(parts), name="history"))
         try:
             yield
         finally:
@@ -118,6 +156,37 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
 def _pins(store: Store, settings: Settings) -> Pins:
     host = settings.upstream.host
     return Pins(store.layout, [NamePattern.parse(one, host=host) for one in settings.cache.pinned], host=host)
+
+
+def _worker(queue: Queue, puller: Puller, store: Store, settings: Settings) -> Worker:
+    said, host = settings.pulls, settings.upstream.host
+    keep = [NamePattern.parse(one, host=host) for one in said.keep]
+
+    def kept_fresh() -> list[ModelName]:
+        named = [name for pattern in keep if (name := pattern.name(host=host)) is not None]
+        here = [one.name for one in store.complete if any(pattern.matches(one.name) for pattern in keep)]
+        return list({name.folded: name for name in (*named, *here)}.values())
+
+    zone = ZoneInfo(said.timezone) if said.timezone is not None else local_zone(os.environ)
+    return Worker(
+        queue,
+        puller.pull,
+        Schedule(tuple(map(parse_window, said.windows)), zone),
+        WallClock(),
+        most=settings.upstream.max_concurrent_downloads,
+        tries=said.tries,
+        retry_delay_s=said.retry_delay,
+        kept_fresh=kept_fresh,
+    )
+
+
+async def _forget_old_jobs(parts: Parts) -> None:
+    while True:
+        try:
+            await parts.queue.forget_before(parts.worker.now() - timedelta(seconds=parts.settings.pulls.history))
+        except QueueUnusable as error:
+            log.warning("old jobs are not forgotten", problem=str(error))
+        await asyncio.sleep(_FORGET_S)
 
 
 async def _look_at_the_tree(store: Store) -> None:

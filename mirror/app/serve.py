@@ -15,14 +15,14 @@ from aiohttp import web
 
 from mirror.app.access import access_of
 from mirror.app.access_log import access_log, wanted
+from mirror.app.api import add_api
 from mirror.app.news_log import LOGGED, log_news
 from mirror.app.parts import Parts, kept_in_order, opened_parts
 from mirror.config import Settings, not_yet
 from mirror.listen import CertificateFace, Certificates, DataAddress, Door, Names, proxy_requests
-from mirror.proxy import ApiFace
 from mirror.registry import Locations, RegistryFace
 from mirror.upstream.addresses import is_public
-from mirror.web import AdminFace, BundleFace, Metrics, SetupFace, StatusFace, StoreFace
+from mirror.web import AdminFace, BundleFace, Metrics, QueueDesk, QueueFace, SetupFace, StatusFace, StoreFace
 
 log = structlog.get_logger(__name__)
 
@@ -122,16 +122,17 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
             offline=settings.offline,
         ),
         StatusFace(settings, parts.store, parts.keeper.pins, parts.fills, parts.ledger, parts.upstreams.main, metrics),
-        AdminFace(parts.store, parts.ledger, parts.keeper.pins, parts.puller, settings.upstream.host),
+        AdminFace(parts.store, parts.ledger, parts.keeper.pins, parts.puller, parts.upstreams, settings.upstream.host),
         BundleFace(parts.store, parts.keeper, settings.upstream.host),
         CertificateFace(certificates),
         SetupFace(settings, names, certificates),
+        QueueFace(QueueDesk(parts.queue, parts.worker, parts.admission, parts.tags, settings.upstream.host)),
         StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, settings.upstream.host),
     )
     for face in faces:
         app.add_routes(face.routes())
     if settings.features.enable_api_proxy:
-        app.add_routes(ApiFace(parts.store, parts.admission).routes())
+        add_api(app, parts)
     return app
 
 

@@ -13,8 +13,9 @@ from mirror.bundles import Bundle
 from mirror.cli.reach import Steps
 from mirror.errors import ServerError
 from mirror.values import Digest, ModelName, NamePattern
+from mirror.web import QueueDesk
 from mirror.web.bundle_face import folder_steps, tar_steps
-from mirror.web.steps import gc_steps, pull_steps, repair_steps, scrub_steps, verify_steps
+from mirror.web.steps import gc_steps, outdated_steps, pull_steps, repair_steps, scrub_steps, verify_steps
 from mirror.web.views import model_details, models_view, pins_view, removal_view, usage_view
 
 
@@ -45,6 +46,26 @@ class Local:
     def pull(self, name: str) -> AbstractAsyncContextManager[Steps]:
         """Fetch a model; yields steps of progress."""
         return pull_steps(self.parts.puller, self._name(name), LOCAL)
+
+    def outdated(self, names: Sequence[str]) -> AbstractAsyncContextManager[Steps]:
+        """Ask which models are older than what is upstream; yields one step each, and how many at the end."""
+        return outdated_steps(self.parts.store, self.parts.upstreams, [self._name(one) for one in names])
+
+    async def queue(self) -> dict[str, Any]:
+        """Show the queue of pulls, and when windows open."""
+        return await self._desk.show()
+
+    async def queue_history(self, most: int) -> dict[str, Any]:
+        """Show jobs that are over."""
+        return await self._desk.history(most)
+
+    async def queue_add(self, name: str, *, priority: int, at_once: bool) -> dict[str, Any]:
+        """Want a model."""
+        return await self._desk.add(name, LOCAL, LOCAL, priority=priority, at_once=at_once)
+
+    async def queue_act(self, action: str, job: str = "", position: int | None = None) -> dict[str, Any]:
+        """Put the queue in order: cancel, move, now, pause, resume, retry or run."""
+        return await self._desk.act(action, job, position)
 
     def verify(self) -> AbstractAsyncContextManager[Steps]:
         """Check the store; yields steps of progress and problems."""
@@ -105,6 +126,11 @@ class Local:
 
     def _bundle(self, names: Sequence[str], since: Sequence[str]) -> Bundle:
         return Bundle.of(self.parts.store, map(self._name, names), frozenset(map(Digest.parse, since)))
+
+    @property
+    def _desk(self) -> QueueDesk:
+        parts = self.parts
+        return QueueDesk(parts.queue, parts.worker, parts.admission, parts.tags, parts.settings.upstream.host)
 
     def _name(self, text: str) -> ModelName:
         return ModelName.parse(text, host=self.parts.settings.upstream.host)

@@ -11,9 +11,12 @@ from mirror.cli.doctor import doctor
 from mirror.cli.keeping import gc, pin, repair, scrub, unpin, usage
 from mirror.cli.keys import key
 from mirror.cli.models import list_models, prefetch, remove, show, verify
+from mirror.cli.pulls import pulls
 from mirror.cli.serve import serve
 from mirror.cli.setup import setup
+from mirror.cli.status import status
 from mirror.cli.tls import tls
+from mirror.cli.updating import outdated, update
 
 _HELP = """A mirror between a LAN's Ollamas and the internet.
 
@@ -45,9 +48,10 @@ def main() -> None:
 
 for command in (
     *(serve, prefetch, list_models, show, remove),
+    *(outdated, update),
     *(usage, gc, pin, unpin, scrub, repair, verify),
     *(export_models, import_models),
-    key,
-    *(config, setup, tls, doctor, demo, completion),
+    *(pulls, key),
+    *(status, config, setup, tls, doctor, demo, completion),
 ):
     main.add_command(command)

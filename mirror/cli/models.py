@@ -35,7 +35,7 @@ def prefetch(where: Where, names: tuple[str, ...]) -> None:
 
     async def work() -> list[str]:
         async with reached(where.settings, where.server, "prefetch", create=True) as mirror:
-            return await _prefetch(
+            return await prefetch_all(
                 mirror, names, where.settings.upstream.max_concurrent_downloads, as_json=where.as_json
             )
 
@@ -44,7 +44,7 @@ def prefetch(where: Where, names: tuple[str, ...]) -> None:
         fail("; ".join(failed), 1)
 
 
-async def _prefetch(mirror: Reached, names: tuple[str, ...], at_once: int, *, as_json: bool) -> list[str]:
+async def prefetch_all(mirror: Reached, names: tuple[str, ...], at_once: int, *, as_json: bool) -> list[str]:
     """Fetch all, some at once; return what went wrong, a sentence per model."""
     places = asyncio.Semaphore(at_once)
     failed: list[str] = []

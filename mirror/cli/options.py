@@ -35,21 +35,25 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would go
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which mirror a command works on, and how it answers: the settings, the server to ask if one is named."""
+    """Which mirror a command works on, and how it answers: the settings, the server to ask if one is named.
+
+    ``file`` is the one that the settings were read from.
+    """
 
     settings: Settings
     server: str | None
     as_json: bool
+    file: Path | None = None
 
 
 def on_a_mirror(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command the options that say which mirror it works on; it gets them as a Where, first of all."""
 
     def run(config_file: Path | None, store: Path | None, server: str | None, as_json: bool, **others: Any) -> T:
-        settings = loaded(config_file, {"cache.directory": store and str(store)}).settings
+        read = loaded(config_file, {"cache.directory": store and str(store)})
         # --store says that this machine's store is meant
         named = server or (None if store else server_url(os.environ))
-        return command(Where(settings, named, as_json), **others)
+        return command(Where(read.settings, named, as_json, read.file), **others)
 
     wrapped: Callable[..., T] = ending_well(update_wrapper(run, command))
     for option in (json_option, server_option, store_option, config_option):

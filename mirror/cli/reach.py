@@ -31,6 +31,21 @@ class Reached(Protocol):
     def pull(self, name: str) -> AbstractAsyncContextManager[Steps]:
         """Fetch a model; yields steps of progress."""
 
+    def outdated(self, names: Sequence[str]) -> AbstractAsyncContextManager[Steps]:
+        """Ask which models are older than what is upstream; yields one step each, and how many at the end."""
+
+    async def queue(self) -> dict[str, Any]:
+        """Show the queue of pulls, and when windows open."""
+
+    async def queue_history(self, most: int) -> dict[str, Any]:
+        """Show jobs that are over."""
+
+    async def queue_add(self, name: str, *, priority: int, at_once: bool) -> dict[str, Any]:
+        """Want a model."""
+
+    async def queue_act(self, action: str, job: str = "", position: int | None = None) -> dict[str, Any]:
+        """Put the queue in order: cancel, move, now, pause, resume, retry or run."""
+
     def verify(self) -> AbstractAsyncContextManager[Steps]:
         """Check the store; yields steps of progress and problems."""
 

@@ -51,6 +51,29 @@ class AdminClient:
         """Fetch a model; yields steps of progress."""
         return self._lines("pulls", {"name": name})
 
+    def outdated(self, names: Sequence[str]) -> AbstractAsyncContextManager[Steps]:
+        """Ask which models are older than what is upstream; yields one step each, and how many at the end."""
+        return self._lines("outdated", {"names": list(names)})
+
+    async def queue(self) -> dict[str, Any]:
+        """Show the queue of pulls, and when windows open."""
+        return await self._call("GET", "queue")
+
+    async def queue_history(self, most: int) -> dict[str, Any]:
+        """Show jobs that are over."""
+        return await self._call("GET", "queue", "history", query={"n": str(most)})
+
+    async def queue_add(self, name: str, *, priority: int, at_once: bool) -> dict[str, Any]:
+        """Want a model."""
+        if not priority and not at_once:
+            return await self._call("POST", "queue", body={"name": name})
+        return await self._call("POST", "queue", "add", body={"name": name, "priority": priority, "at_once": at_once})
+
+    async def queue_act(self, action: str, job: str = "", position: int | None = None) -> dict[str, Any]:
+        """Put the queue in order: cancel, move, now, pause, resume, retry or run."""
+        body = {**({"job": job} if job else {}), **({"position": position} if position is not None else {})}
+        return await self._call("POST", "queue", action, body=body)
+
     def verify(self) -> AbstractAsyncContextManager[Steps]:
         """Check the store; yields steps of progress and problems."""
         return self._lines("store/verify", {})

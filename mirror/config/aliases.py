@@ -15,8 +15,8 @@ SERVER_VARIABLE = f"{PREFIX}SERVER"
 NOT_SETTINGS = frozenset({CONFIG_VARIABLE, SERVER_VARIABLE})
 """Variables that commands read: which file to load, which running mirror to talk to."""
 
-FOREIGN = {"HF_TOKEN": "hf_token"}
-"""Variables of other programs that say one of our settings."""
+FOREIGN = {"HF_TOKEN": "hf_token", "OLLAMA_BACKEND": "proxy.backend"}
+"""Variables of other programs that say one of our settings; the second is an older proxy's."""
 
 _DURATION_ENDINGS = {"_s": "s", "_days": "d"}
 _SIZE_ENDINGS = {"_mb": "MB", "_gb": "GB"}

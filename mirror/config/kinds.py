@@ -8,10 +8,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr
 
-from mirror.values import InvalidModelName, InvalidPattern, ModelName, NamePattern
+from mirror.values import InvalidModelName, InvalidPattern, InvalidWindow, ModelName, NamePattern
 
 _CREDENTIALS = re.compile(r"://.*@", re.DOTALL)
 
@@ -62,6 +63,17 @@ def web_url(text: str) -> str:
     if "?" in text or "#" in text:
         raise ValueError("must not have a query or fragment")
     return text.rstrip("/")
+
+
+def _backend(text: str) -> str:
+    if text.lower() in ("auto", "none"):
+        return text.lower()
+    try:
+        return web_url(text)
+    except ValueError as error:
+        raise ValueError(
+            f"must be auto, none, or the URL of an Ollama, such as http://127.0.0.1:11435: {error}"
+        ) from None
 
 
 def _host(text: str) -> str:
@@ -185,6 +197,22 @@ def _name(text: str) -> str:
     return text
 
 
+def _window(text: str) -> str:
+    from mirror.values.window import parse_window  # commands that need no windows need not load cron
+
+    try:
+        return str(parse_window(text))
+    except InvalidWindow as error:
+        raise ValueError(f"must be {error.accepted}") from error
+
+
+def _zone(text: str) -> str:
+    try:
+        return ZoneInfo(text).key
+    except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
+        raise ValueError("must be a time zone, such as Europe/Berlin") from None
+
+
 def rows_of_text(value: object) -> object:
     """Return what a text says as JSON, for lists of groups that come from the environment; else the value itself."""
     if not isinstance(value, str):
@@ -205,6 +233,7 @@ def _lower(value: object) -> object:
 
 Text = Annotated[str, AfterValidator(_printable)]
 WebUrl = Annotated[str, AfterValidator(web_url)]
+Backend = Annotated[str, AfterValidator(_backend)]
 Host = Annotated[str, AfterValidator(_host)]
 AnyPath = Annotated[Path, BeforeValidator(_path)]
 NamedFolder = Annotated[AnyPath, AfterValidator(_named)]
@@ -217,6 +246,8 @@ Namespaces = Annotated[tuple[Annotated[str, AfterValidator(_namespace)], ...], B
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_items)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_items)]
 Anonymous = Annotated[tuple[str, ...], AfterValidator(_anonymous), BeforeValidator(_items)]
+Windows = Annotated[tuple[Annotated[str, AfterValidator(_window)], ...], BeforeValidator(_items)]
+Zone = Annotated[str, AfterValidator(_zone)]
 Name = Annotated[str, AfterValidator(_name)]
 Address = Annotated[str, AfterValidator(_address)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_items)]

@@ -14,6 +14,7 @@ from mirror.config.kinds import (
     Addresses,
     Anonymous,
     AnyPath,
+    Backend,
     DatabaseUrl,
     Folders,
     Format,
@@ -33,6 +34,8 @@ from mirror.config.kinds import (
     Text,
     Tunnels,
     WebUrl,
+    Windows,
+    Zone,
 )
 from mirror.config.units import ByteSize, Duration, Rate, Share, ShareOf, SizeOrShare
 
@@ -159,6 +162,38 @@ class UpstreamSettings(Credentials):
     )
 
 
+class ProxySettings(Section):
+    """The Ollama that stands behind /api and /v1."""
+
+    backend: Backend = Field(
+        "auto",
+        description="URL of an Ollama; none answers from the store; auto is http://127.0.0.1:11435 where one answers.",
+    )
+    connect_timeout: Duration = Field(5.0, gt=0, description="Time for a connection to it to open.")
+    max_body: ByteSize = Field(
+        100_000_000, ge=1024, description="Most bytes of a request that is read to see which model it is about."
+    )
+
+
+class PullSettings(Section):
+    """The queue of pulls, which is worked off in the quiet hours."""
+
+    windows: Windows = Field(
+        ("22:00-06:00",),
+        description="When queued models are fetched: Mon-Fri 22:00-06:00, or 0 22 * * 1-5 for 8h; 00:00-24:00 is ever.",
+    )
+    timezone: Zone | None = Field(None, description="Time zone of the windows; null is the machine's.")
+    keep: Patterns = Field(
+        (), description="Models that are kept fresh in every window: llama3.2, or of those that are here qwen3:*."
+    )
+    tries: int = Field(
+        5, ge=1, le=100, description="Times that a model is tried which fails for a reason that may pass."
+    )
+    retry_delay: Duration = Field(300.0, description="Wait before the second try; each one after waits twice as long.")
+    max_queued: int = Field(1000, ge=1, le=100_000, description="Most models that are queued at once.")
+    history: Duration = Field(2_592_000.0, description="Jobs that are over are remembered for so long.")
+
+
 class SecuritySettings(Section):
     """Who may ask for what."""
 
@@ -219,6 +254,10 @@ class Settings(Section):
     listen: ListenSettings = Field(ListenSettings(), description="How connections are taken, and what bounds them.")
     cache: CacheSettings = Field(CacheSettings(), description="What is kept on disk, where and how long.")
     upstream: UpstreamSettings = Field(UpstreamSettings(), description="The registry above, and how it is asked.")
+    proxy: ProxySettings = Field(ProxySettings(), description="The Ollama that stands behind /api and /v1.")
+    pulls: PullSettings = Field(
+        PullSettings(), description="The queue of pulls, which is worked off in the quiet hours."
+    )
     security: SecuritySettings = Field(SecuritySettings(), description="Who may ask for what.")
     logging: LoggingSettings = Field(LoggingSettings(), description="What is logged and where to.")
     features: FeatureSettings = Field(FeatureSettings(), description="Which faces are shown.")

@@ -7,6 +7,7 @@ One fill per digest with any number of readers, what a tag means now, and whole 
 from mirror.fill.admission import Admission
 from mirror.fill.fill import Fill
 from mirror.fill.fills import Fills
+from mirror.fill.outdated import Compared, compare
 from mirror.fill.pull import Puller, PullProgress
 from mirror.fill.reader import FillReader
 from mirror.fill.repair import Repairer
@@ -16,6 +17,7 @@ from mirror.fill.unknown import Unknown
 __all__ = [
     "Admission",
     "Answer",
+    "Compared",
     "Fill",
     "FillReader",
     "Fills",
@@ -24,4 +26,5 @@ __all__ = [
     "Repairer",
     "Tags",
     "Unknown",
+    "compare",
 ]

@@ -31,6 +31,11 @@ class Admission:
         self._fills = fills
         self._facts: OrderedDict[Digest, Facts] = OrderedDict()
 
+    @property
+    def empty(self) -> bool:
+        """Whether everything is allowed to everybody, so that nothing has to be looked at."""
+        return self._policy.empty
+
     def hides(self, name: ModelName, user: str = ANONYMOUS) -> bool:
         """Say whether a model is not even listed for a user, because its name alone decides."""
         return not self._policy.empty and self._policy.decide(name, user).refused

@@ -1,8 +1,12 @@
 """The time of day, and waiting for one: what a night is told by, and what a test lets pass in a moment."""
 
 import asyncio
+import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 _STEP_S = 30.0
 """A clock that is set, or a machine that slept, is noticed after so long."""
@@ -29,3 +33,15 @@ class WallClock:
         """Return at ``instant``; never for None."""
         while instant is None or (left_s := (instant - self.now()).total_seconds()) > 0:  # noqa: ASYNC110  # a clock that is set tells nobody
             await asyncio.sleep(_STEP_S if instant is None else min(left_s, _STEP_S))
+
+
+def local_zone(environ: Mapping[str, str], link: Path = Path("/etc/localtime")) -> ZoneInfo:
+    """Return the machine's time zone: TZ, or where /etc/localtime leads; UTC where neither says one."""
+    target = os.path.realpath(link)
+    for name in (environ.get("TZ", "").removeprefix(":"), target.partition("/zoneinfo/")[2]):
+        try:
+            if name:
+                return ZoneInfo(name)
+        except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
+            continue
+    return ZoneInfo("UTC")

@@ -84,7 +84,9 @@ class Queue:
             is_new = job is None
             if job is None:
                 if len(self._jobs) >= self._most:
-                    raise QueueFull(f"{self._most} models are queued already; try again when some of them have come")
+                    raise QueueFull(
+                        f"the queue is full (pulls.max_queued is {self._most}); try again when some models have come"
+                    )
                 place = max((one.place for one in self._jobs.values()), default=0.0) + 1.0
                 job = Job(id=secrets.token_hex(6), name=name, state=State.PENDING, created_at=now, place=place)
             joins = who not in job.requesters

@@ -1,7 +1,7 @@
 """Does the jobs of the queue: in windows, or at once for those that say so; a few at the same time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,7 +9,8 @@ from typing import Protocol
 
 import structlog
 
-from mirror.errors import MirrorError, NoSuchJob, NotAllowed, QueueUnusable, StoreFull
+from mirror.access.seals import LOCAL
+from mirror.errors import MirrorError, NoSuchJob, NotAllowed, QueueError, QueueUnusable, StoreFull
 from mirror.fill import PullProgress
 from mirror.pulls.clock import Clock
 from mirror.pulls.job import Job, State
@@ -19,6 +20,10 @@ from mirror.values.window import Schedule
 
 log = structlog.get_logger(__name__)
 
+FRESH = "pulls.keep"
+"""Who asks for the models that are kept fresh."""
+_AFTER_PEOPLE = -1
+_A_DAY = timedelta(days=1)
 _NO_ROOM = timedelta(hours=1)
 _UNUSABLE_S = 5.0
 
@@ -52,8 +57,12 @@ class Worker:
         most: int,
         tries: int,
         retry_delay_s: float,
+        kept_fresh: Callable[[], Iterable[ModelName]] = tuple,
     ) -> None:
-        """``most`` jobs run at the same time; one is tried ``tries`` times, the first wait between being given."""
+        """``most`` jobs run at the same time; one is tried ``tries`` times, the first wait between being given.
+
+        ``kept_fresh`` are the models that are asked for in every window by themselves, after those of people.
+        """
         self._queue = queue
         self._fetch = fetch
         self._schedule = schedule
@@ -61,7 +70,18 @@ class Worker:
         self._most = most
         self._tries = tries
         self._retry_delay_s = retry_delay_s
+        self._kept_fresh = kept_fresh
+        self._freshened: datetime | None = None
         self._running: dict[str, _Running] = {}
+
+    @property
+    def schedule(self) -> Schedule:
+        """When it works."""
+        return self._schedule
+
+    def now(self) -> datetime:
+        """Return the instant by which it works."""
+        return self._clock.now()
 
     def progress(self, job: Job) -> PullProgress | None:
         """Return how far a job that is being fetched has come; None before its first byte."""
@@ -76,6 +96,11 @@ class Worker:
                     self._queue.changed.clear()
                     now = self._clock.now()
                     span = self._schedule.now(now)
+                    if span is None:
+                        self._freshened = None
+                    elif self._freshened is None or now - self._freshened >= _A_DAY:
+                        self._freshened = now
+                        await self._freshen()
                     self._end_what_must(open_=span is not None)
                     self._begin_what_can(group, now, open_=span is not None)
                     await self._wait(span.end if span is not None else self._opens(now), now)
@@ -83,6 +108,14 @@ class Worker:
                 for running in self._running.values():
                     running.parked = True
                     running.task.cancel()
+
+    async def _freshen(self) -> None:
+        """Ask for every model that is to be kept fresh: one question each, and bytes only where it has changed."""
+        for name in self._kept_fresh():
+            try:
+                await self._queue.ask(name, FRESH, priority=_AFTER_PEOPLE)
+            except QueueError as error:
+                log.warning("not kept fresh", name=name.short, problem=str(error))
 
     def _opens(self, now: datetime) -> datetime | None:
         following = self._schedule.next(now)
@@ -134,7 +167,7 @@ class Worker:
 
     async def _fetched(self, job: Job) -> None:
         job = await self._queue.begun(job)
-        user = job.requesters[0] if job.requesters else ""
+        user = next((who for who in job.requesters if who != FRESH), LOCAL)
 
         def report(progress: PullProgress) -> None:
             if (running := self._running.get(job.id)) is not None:
@@ -150,6 +183,10 @@ class Worker:
             return
         except MirrorError as error:
             await self._failed(job, error)
+            return
+        except Exception:  # the edge of a job: the others go on, and so does the service
+            log.exception("pull failed", name=job.name.short)
+            await self._queue.ended(job, State.FAILED, "something nobody foresaw; the log has it")
             return
         await self._queue.sized(job, final.total)
         await self._queue.ended(job, State.COMPLETED)

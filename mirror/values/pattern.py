@@ -47,6 +47,10 @@ class NamePattern:
         parts = (*defaults[: 2 - len(before)], *before, model, tag)
         return cls(text, tuple(re.compile(translate(part), re.IGNORECASE) for part in parts))
 
+    def name(self, *, host: str = DEFAULT_HOST) -> ModelName | None:
+        """Return the one model that is meant; None where a wildcard leaves something open."""
+        return None if _WILD.search(self.text) else ModelName.parse(self.text, host=host)
+
     def matches(self, name: ModelName) -> bool:
         """Say whether ``name`` is meant."""
         parts = (name.host, name.namespace, name.model, name.tag)

@@ -5,8 +5,21 @@ from mirror.web.bundle_face import BundleFace
 from mirror.web.gate import Gate
 from mirror.web.keys_face import KeysFace
 from mirror.web.metrics import Metrics
+from mirror.web.queue_desk import QueueDesk
+from mirror.web.queue_face import QueueFace
 from mirror.web.setup_face import SetupFace
 from mirror.web.status import StatusFace
 from mirror.web.store_face import StoreFace
 
-__all__ = ["AdminFace", "BundleFace", "Gate", "KeysFace", "Metrics", "SetupFace", "StatusFace", "StoreFace"]
+__all__ = [
+    "AdminFace",
+    "BundleFace",
+    "Gate",
+    "KeysFace",
+    "Metrics",
+    "QueueDesk",
+    "QueueFace",
+    "SetupFace",
+    "StatusFace",
+    "StoreFace",
+]

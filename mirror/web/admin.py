@@ -8,23 +8,28 @@ from mirror.access import CALLER
 from mirror.db import Ledger
 from mirror.fill import Puller
 from mirror.store import Pins, Store
+from mirror.upstream import Upstreams
 from mirror.values import ModelName
 from mirror.web.problems import answering, problem
 from mirror.web.requests import BadRequest, body_of, lines
-from mirror.web.steps import pull_steps
+from mirror.web.steps import outdated_steps, pull_steps
 from mirror.web.views import model_details, models_view, removal_view
 
+_NAMES = '{"names": ["llama3.2"]}'
 _PULL = '{"name": "llama3.2"}'
 
 
 class AdminFace:
     """Models and pulls. Long work answers with one JSON object a line, as it goes."""
 
-    def __init__(self, store: Store, ledger: Ledger, pins: Pins, puller: Puller, host: str) -> None:
+    def __init__(
+        self, store: Store, ledger: Ledger, pins: Pins, puller: Puller, upstreams: Upstreams, host: str
+    ) -> None:
         self._store = store
         self._ledger = ledger
         self._pins = pins
         self._puller = puller
+        self._upstreams = upstreams
         self._host = host
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
@@ -34,6 +39,7 @@ class AdminFace:
             web.get("/mirror/v1/models/{name:.+}", answering(self.model)),
             web.delete("/mirror/v1/models/{name:.+}", answering(self.remove)),
             web.post("/mirror/v1/pulls", answering(self.pull)),
+            web.post("/mirror/v1/outdated", answering(self.outdated)),
         ]
 
     async def models(self, request: web.Request) -> web.StreamResponse:
@@ -64,6 +70,15 @@ class AdminFace:
             raise BadRequest("no name", _PULL)
         name = ModelName.parse(body["name"], host=self._host)
         return await lines(request, pull_steps(self._puller, name, request[CALLER].user))
+
+    async def outdated(self, request: web.Request) -> web.StreamResponse:
+        """Say which models are older than what is upstream, of ``names`` or of all; lines as the answers come."""
+        body = await body_of(request, _NAMES, names=list)
+        said = body.get("names", [])
+        if not all(isinstance(one, str) for one in said):
+            raise BadRequest(str(said), _NAMES)
+        names = [ModelName.parse(one, host=self._host) for one in said]
+        return await lines(request, outdated_steps(self._store, self._upstreams, names))
 
 
 def dry_run(request: web.Request) -> bool:

@@ -48,6 +48,7 @@ TABLE = (
     Route("/v2", _READ, Scope.PULL),
     Route("/v2/", _READ, Scope.PULL),
     Route("/v2/", None, Scope.PUSH),
+    Route("/api/delete", frozenset({"DELETE"}), Scope.ADMIN, counted=True),
     Route("/api/", None, Scope.API, counted=True),
     Route("/v1/", None, Scope.API, counted=True),
     Route("/metrics", _READ, Special.LOOKING),
@@ -57,6 +58,9 @@ TABLE = (
     Route("/mirror/v1/store", _READ, Special.LOOKING, counted=True),
     Route("/mirror/v1/store/", _READ, Special.LOOKING, counted=True),
     Route("/mirror/v1/pulls", frozenset({"POST"}), Scope.PULL, counted=True),
+    Route("/mirror/v1/queue", _READ, Special.LOOKING, counted=True),
+    Route("/mirror/v1/queue/", _READ, Special.LOOKING, counted=True),
+    Route("/mirror/v1/queue", frozenset({"POST"}), Scope.PULL, counted=True),
     Route("/mirror/v1/", None, Scope.ADMIN, counted=True),
 )
 _ELSE = Route("", None, Scope.ADMIN)

@@ -9,10 +9,13 @@ from mirror.errors import (
     BadKey,
     DeniedByUpstream,
     MirrorError,
+    NoSuchJob,
     NotAllowed,
     NotFoundUpstream,
     Offline,
     OnlyRead,
+    QueueFull,
+    QueueUnusable,
     RateLimited,
     StoreFull,
     UpstreamUnavailable,
@@ -33,20 +36,20 @@ def problem_of(error: MirrorError | Invalid) -> web.Response:
     match error:
         case Invalid() | BadBundle():
             return problem(400, "Bad Request", str(error))
-        case NotFoundUpstream() | Offline():
+        case NotFoundUpstream() | Offline() | NoSuchJob():
             return problem(404, "Not Found", str(error))
         case NotAllowed():
             return problem(403, "Forbidden", str(error))
         case DeniedByUpstream():
             return problem(403, "Denied by upstream", str(error))
-        case RateLimited():
+        case RateLimited() | QueueFull():
             return problem(429, "Too Many Requests", str(error))
         case OnlyRead() | BadKey():
             return problem(409, "Conflict", str(error))
         case StoreFull():
             return problem(507, "Insufficient Storage", str(error))
-        case UpstreamUnavailable():
-            return problem(503, "Upstream unavailable", str(error))
+        case UpstreamUnavailable() | QueueUnusable():
+            return problem(503, "Service Unavailable", str(error))
         case _:
             return problem(502, "Failed", str(error))
 

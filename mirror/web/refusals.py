@@ -2,12 +2,11 @@
 
 from aiohttp import web
 
+from mirror.ollama import error_body
 from mirror.registry.replies import VERSION, error_reply
 from mirror.web.problems import problem
 
 _OCI = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS", 503: "UNAVAILABLE"}
-_OPENAI = {401: "invalid_request_error", 403: "invalid_request_error", 429: "rate_limit_error", 503: "api_error"}
-_ANTHROPIC = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 503: "api_error"}
 _TITLES = {401: "Unauthorized", 403: "Forbidden", 429: "Too Many Requests", 503: "Service Unavailable"}
 
 
@@ -28,12 +27,6 @@ def _answer(request: web.Request, status: int, said: str) -> web.Response:
             shown = said.encode("ascii", "replace").decode()
             return web.Response(status=status, headers={**VERSION, "X-Mirror-Error": shown})
         return error_reply(status, _OCI[status], said)
-    if path.startswith("/api/"):
-        return web.json_response({"error": said}, status=status)
-    if path.startswith("/v1/messages"):
-        body = {"type": "error", "error": {"type": _ANTHROPIC[status], "message": said}}
+    if (body := error_body(path, status, said)) is not None:
         return web.json_response(body, status=status)
-    if path.startswith("/v1/"):
-        error = {"message": said, "type": _OPENAI[status], "param": None, "code": None}
-        return web.json_response({"error": error}, status=status)
     return problem(status, _TITLES[status], said)

@@ -5,16 +5,17 @@ last step, ``{"error": ...}``, not an exception.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 from mirror.errors import MirrorError
-from mirror.fill import Puller, PullProgress, Repairer
+from mirror.fill import Compared, Puller, PullProgress, Repairer, compare
 from mirror.keep import Keeper, Plan, Row, Scrub, Scrubbed
 from mirror.store import Problem, Store
 from mirror.store.verify import running_verify
+from mirror.upstream import Upstreams
 from mirror.values import Invalid, ModelName
 
 Step = dict[str, Any]
@@ -45,6 +46,45 @@ async def told(work: Callable[[Tell], Awaitable[Step]]) -> AsyncIterator[Steps]:
             yield in_turn()
         finally:
             task.cancel()
+
+
+@asynccontextmanager
+async def outdated_steps(store: Store, upstreams: Upstreams, names: Iterable[ModelName]) -> AsyncIterator[Steps]:
+    """Ask which models are older than what is upstream: a step for each, and how many at the end."""
+
+    async def work(tell: Tell) -> Step:
+        found: list[Compared] = []
+
+        def told_of(one: Compared) -> None:
+            found.append(one)
+            tell(compared_view(one))
+
+        await compare(store, upstreams, names, told_of)
+        outdated = [one for one in found if one.outdated]
+        return {"status": "done", "outdated": len(outdated), "lacking": sum(one.lacking for one in outdated)}
+
+    async with told(work) as steps:
+        yield steps
+
+
+def compared_view(one: Compared) -> Step:
+    """Return a model and its tag upstream; ``state`` is outdated, current, gone or unknown."""
+    if one.problem is not None:
+        state = "unknown"
+    elif one.there is None:
+        state = "gone"
+    else:
+        state = "outdated" if one.outdated else "current"
+    return {
+        "status": "compared",
+        "name": one.name.short,
+        "state": state,
+        "here": str(one.here),
+        "there": str(one.there) if one.there is not None else None,
+        "size": one.size,
+        "lacking": one.lacking,
+        "problem": one.problem,
+    }
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from mirror.db import Ledger
 from mirror.fill import Fill
 from mirror.keep import Keeper, Scrub
+from mirror.pulls import Job, Queue, Worker
 from mirror.store import Pins, Store, StoredManifest, census
 from mirror.values import Descriptor, Manifest, ModelName
 
@@ -134,6 +135,45 @@ def details(manifest: Manifest, store: Store) -> dict[str, Any]:
         "families": config.get("model_families"),
         "parameter_size": str(config.get("model_type") or ""),
         "quantization_level": str(config.get("file_type") or ""),
+    }
+
+
+def job_view(job: Job, queue: Queue, worker: Worker) -> dict[str, Any]:
+    """Return one job of the queue: sizes in bytes, instants in ISO 8601 with zone, null where unknown.
+
+    ``position`` counts from 1 among those that wait, 0 for the others; ``done`` is how many bytes of ``size`` are here.
+    """
+    progress = worker.progress(job)
+    return {
+        "id": job.id,
+        "name": job.name.short,
+        "state": job.state.value,
+        "position": queue.position(job),
+        "priority": job.priority,
+        "at_once": job.at_once,
+        "requesters": list(job.requesters),
+        "size": progress.total if progress is not None else job.size,
+        "done": progress.done if progress is not None else None,
+        "tries": job.tries,
+        "error": job.error,
+        "not_before": _text(job.not_before),
+        "created_at": _text(job.created_at),
+        "started_at": _text(job.started_at),
+        "finished_at": _text(job.finished_at),
+    }
+
+
+async def queue_view(queue: Queue, worker: Worker) -> dict[str, Any]:
+    """Return the queue: jobs under way in order, counts of all, and when windows open and close."""
+    now = worker.now()
+    open_, following = worker.schedule.now(now), worker.schedule.next(now)
+    return {
+        "jobs": [job_view(job, queue, worker) for job in queue.jobs],
+        "counts": {state.value: count for state, count in (await queue.counts()).items()},
+        "paused": queue.paused,
+        "open": open_ is not None,
+        "closes_at": _text(open_.end) if open_ is not None else None,
+        "opens_at": _text(following.start) if following is not None else None,
     }
 
 

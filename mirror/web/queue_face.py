@@ -1,0 +1,73 @@
+"""``/mirror/v1/queue``: the queue of pulls, looked at and put in order."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from aiohttp import web
+
+from mirror.access import ANONYMOUS, CALLER
+from mirror.web.problems import answering
+from mirror.web.queue_desk import ACTIONS, QueueDesk
+from mirror.web.requests import BadRequest, body_of
+
+_ADD = '{"name": "llama3.2"}'
+_ACT = '{"job": "llama3.2:latest"}'
+_MOST = 1000
+
+
+class QueueFace:
+    """The routes of the queue. Anybody who may pull may ask for a model; the rest is for admins."""
+
+    def __init__(self, desk: QueueDesk) -> None:
+        self._desk = desk
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        """Return the routes of this face."""
+        return [
+            web.get("/mirror/v1/queue", answering(self.show)),
+            web.get("/mirror/v1/queue/history", answering(self.history)),
+            web.post("/mirror/v1/queue", answering(self.ask)),
+            web.post("/mirror/v1/queue/add", answering(self.add)),
+            *(web.post(f"/mirror/v1/queue/{action}", answering(self._acting(action))) for action in ACTIONS),
+        ]
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """Show what is under way."""
+        return web.json_response(await self._desk.show())
+
+    async def history(self, request: web.Request) -> web.StreamResponse:
+        """Show jobs that are over, the latest first; ``?n=`` bounds them."""
+        said = request.query.get("n", "50")
+        if not (said.isascii() and said.isdigit() and len(said) < 6):
+            raise BadRequest(f"n={said}", "n=50")
+        return web.json_response(await self._desk.history(min(int(said), _MOST)))
+
+    async def ask(self, request: web.Request) -> web.StreamResponse:
+        """Want a model."""
+        return await self._added(request, await body_of(request, _ADD, name=str))
+
+    async def add(self, request: web.Request) -> web.StreamResponse:
+        """Want a model before others, or, with ``at_once``, without waiting for a window: for admins."""
+        return await self._added(request, await body_of(request, _ADD, name=str, priority=int, at_once=bool))
+
+    async def _added(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        if "name" not in body:
+            raise BadRequest("no name", _ADD)
+        caller = request[CALLER]
+        view = await self._desk.add(
+            body["name"],
+            caller.user,
+            caller.user if caller.user != ANONYMOUS else caller.address,
+            priority=body.get("priority", 0),
+            at_once=body.get("at_once", False),
+        )
+        return web.json_response(view, status=202 if view["new"] else 200)
+
+    def _acting(self, action: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def act(request: web.Request) -> web.StreamResponse:
+            body = await body_of(request, _ACT, job=str, position=int)
+            if action not in ("pause", "resume", "run") and "job" not in body:
+                raise BadRequest("no job", _ACT)
+            return web.json_response(await self._desk.act(action, body.get("job", ""), body.get("position")))
+
+        return act
