@@ -79,3 +79,34 @@ def test_what_is_asked_says_where_it_came_from() -> None:
     with chain.passing("1.1 proxy.corp, 1.1 mirror-0123456789ab"):
         assert chain.via().startswith("1.1 mirror-0123456789ab, 1.1 mirror-")
     assert chain.via().count("mirror-") == 1
+
+
+async def test_a_ring_that_is_asked_from_both_sides_at_once(tmp_path: Path) -> None:
+    """Each waits for the other's answer, unless a question that came through a mirror is a question of its own."""
+    ports = [free_port(), free_port()]
+    async with AsyncExitStack() as stack:
+        for index, port in enumerate(ports):
+            above = f"http://127.0.0.1:{ports[1 - index]}"
+            said = settings(folder(tmp_path, str(index)), above, listen__addresses=[f"127.0.0.1:{port}"])
+            await stack.enter_async_context(running_mirror(said))
+        clients = [await stack.enter_async_context(machine(f"http://127.0.0.1:{port}")) for port in ports]
+        for path in (MANIFEST, f"/v2/library/m/blobs/sha256:{'0' * 64}"):
+            async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+                answers = [group.create_task(client.get(path)) for client in clients]
+            assert [answer.result().status for answer in answers] == [508, 508]
+
+
+async def test_who_invents_a_chain_harms_nobody_else(tmp_path: Path) -> None:
+    """The far mirror counts too many mirrors and refuses; that answer is for the one who said so."""
+    invented = ", ".join(f"1.1 mirror-{number:012x}" for number in range(7))
+    async with running_fake_registry() as fake, mirrored(folder(tmp_path, "far"), fake) as (far, _):
+        content, digest = add_blob(fake, 1_000_000)
+        async with running_mirror(settings(folder(tmp_path, "near"), far.url)) as near, machine(near.url) as client:
+            for path, right in ((MANIFEST, None), (blob_path(digest), content)):
+                async with asyncio.TaskGroup() as group:
+                    liar = group.create_task(client.get(path, Via=invented))
+                    others = [group.create_task(client.get(path)) for _ in range(3)]
+                assert liar.result().status == 508
+                for other in others:
+                    assert other.result().status == 200
+                    assert right in (None, other.result().body)

@@ -121,3 +121,20 @@ async def test_a_port_of_the_mirror_itself_is_refused(tmp_path: Path) -> None:
     ended = await command("serve", env=variables, cwd=tmp_path)
     assert ended.code == 2
     assert f"listen.data: must have a port of its own, not {port}" in ended.err
+
+
+async def test_a_model_of_another_upstream_is_not_pointed_to_where_nobody_has_it(tmp_path: Path) -> None:
+    """At the data address its host, or its port, is another; once it is here that does not matter."""
+    async with running_fake_registry() as fake, running_fake_registry() as hub:
+        content, digest = add_blob(hub, SIZE)
+        told = [{"name": "hub", "url": hub.url, "hosts": ["hub.lan"]}]
+        said = {
+            "upstreams": told,
+            "listen__data": (data := f"127.0.0.1:{free_port()}"),
+            "listen__data_url": f"http://{data}",
+        }
+        async with mirrored(tmp_path, fake, **said) as (_, client):
+            cold = await client.get(blob_path(digest), Host="hub.lan")
+            assert (cold.status, cold.body) == (200, content)
+            warm = await client.get(blob_path(digest), Host="hub.lan")
+            assert (warm.status, warm.headers["Location"]) == (307, f"http://{data}{blob_path(digest)}")

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from mirror.access import Policy
+from mirror.config import FurtherUpstream, Settings
 from mirror.demo.model import MODEL_TYPE
-from mirror.values import ByteRange, Digest
+from mirror.upstream.routes import Routes
+from mirror.values import ByteRange, Digest, ModelName
+from mirror.values.manifest import DOCKER_MANIFEST
 from tests.fakes import Fault, Wrong
 from tests.fakes.registry import FakeRegistry, running_fake_registry
 from tests.support import Machine, blob_path, eventually, mirrored, noise
@@ -83,7 +87,7 @@ async def test_a_blob_of_which_nobody_knows_the_model_waits_for_its_manifest(tmp
     async with running_fake_registry() as fake, mirrored(tmp_path, fake, security__rules=rules) as (_, client):
         digest = add(fake, "library/m:8b")
         answer = await client.get(blob_path(digest))
-        assert (answer.status, b"ask for its manifest first" in answer.body) == (403, True)
+        assert (answer.status, b"ask for the manifest of its model first" in answer.body) == (403, True)
         await manifest(client, "library/m:8b")
         assert (await client.get(blob_path(digest))).status == 200
 
@@ -126,3 +130,99 @@ async def test_a_license_that_cannot_be_read_now_lets_nothing_through(tmp_path: 
             return (await manifest(client, "library/m:8b"))[0] == 403
 
         await eventually(refused)
+
+
+async def test_one_broken_model_spoils_no_other(tmp_path: Path) -> None:
+    """A license that two models share goes out for the one that is allowed, whatever is wrong with the other."""
+    rules = [{"deny": ["*"], "parameters_over": "13B"}]
+    async with running_fake_registry() as fake, mirrored(tmp_path, fake, security__rules=rules) as (_, client):
+        add(fake, "library/good:8b")
+        assert (await pulled(client, "good:8b"))["status"] == "success"
+        add(fake, "library/bad:8b", parameters="7.1B")
+        fake.forget(Digest.of(json.dumps({"model_format": "gguf", "model_type": "7.1B"}).encode()))
+        assert (await manifest(client, "library/bad:8b"))[0] == 404
+        shared = Digest.of(b"MIT License")
+        for repository in ("library/good", "library/bad"):
+            assert (await client.get(blob_path(shared, repository))).body == b"MIT License"
+
+
+async def test_a_manifest_that_names_one_license_a_thousand_times_costs_no_more(tmp_path: Path) -> None:
+    """It is read once; a license of more than a few pages says nothing."""
+    rules = [{"deny": ["*"], "licenses": ["*non-commercial*"]}]
+    async with running_fake_registry() as fake, mirrored(tmp_path, fake, security__rules=rules) as (_, client):
+        text = fake.add_blob(b"Non-Commercial")
+        layer = {"mediaType": LICENSE, "digest": str(text), "size": 14}
+        raw = json.dumps({"schemaVersion": 2, "layers": [layer] * 1000}).encode()
+        fake.add_manifest("library/m:8b", raw)
+        assert (await manifest(client, "library/m:8b"))[0] == 403
+        assert len([entry for entry in fake.asked("redirect") if str(text) in entry.path]) <= 2
+
+
+async def test_a_list_of_manifests_is_judged_by_each_of_them(tmp_path: Path) -> None:
+    """The list itself has no size and no license; what is in it has."""
+    rules = [{"deny": ["*"], "over": 500_000}]
+    async with running_fake_registry() as fake, mirrored(tmp_path, fake, security__rules=rules) as (_, client):
+        small = add(fake, "library/small:8b")
+        large = add(fake, "library/large:8b", 600_000)
+        listed: dict[str, list[Digest]] = {}
+        for name, blob in (("small", small), ("large", large)):
+            raw = fake.manifest_bytes(f"library/{name}:8b")
+            entry = {"mediaType": DOCKER_MANIFEST, "digest": str(Digest.of(raw)), "size": len(raw)}
+            fake.add_manifest(f"library/{name}-list:8b", raw)
+            fake.add_manifest(
+                f"library/{name}-list:latest", json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+            )
+            listed[name] = [Digest.of(raw), blob]
+        for name, status in (("small", 200), ("large", 403)):
+            child, blob = listed[name]
+            assert (await manifest(client, f"library/{name}-list:latest"))[0] == 200
+            assert (await client.get(f"/v2/library/{name}-list/manifests/{child}")).status == status
+            assert (await client.get(blob_path(blob, f"library/{name}-list"))).status == status
+        assert (await pulled(client, "small-list:latest"))["status"] == "success"
+        assert "over 500KB" in (await pulled(client, "large-list:latest"))["error"]
+        assert fake.blob_bytes_sent(large) == 0
+
+
+async def test_a_digest_is_no_way_around_a_rule_on_a_tag(tmp_path: Path) -> None:
+    """Nor another repository's name, nor a folder that is only read, nor another host of the same upstream."""
+    async with running_fake_registry() as fake:
+        blob = add(fake, "library/m:70b")
+        add(fake, "library/m:8b", text="Apache")
+        raw = fake.manifest_bytes("library/m:70b")
+        async with mirrored(tmp_path, fake, security__blocked_models=["m:70b"]) as (_, client):
+            await manifest(client, "library/m:8b")
+            for path in (
+                f"/v2/library/m/manifests/{Digest.of(raw)}",
+                f"/v2/library/other/manifests/{Digest.of(raw)}",
+                blob_path(blob, "library/m"),
+                blob_path(blob, "library/other"),
+            ):
+                assert (await client.get(path)).status == 403
+            assert fake.blob_bytes_sent(blob) == 0
+
+
+def test_a_rule_may_name_any_host_of_an_upstream() -> None:
+    """Models of huggingface.co are filed under hf.co, which a rule need not know."""
+    routes = Routes("registry.ollama.ai", [FurtherUpstream(name="huggingface")])  # type: ignore[call-arg]
+    security = Settings(security={"blocked_models": ["huggingface.co/*/*", "me/*"]}).security
+    policy = Policy.of(security, "registry.ollama.ai", routes.filed_pattern)
+    assert policy.decide(ModelName.parse("hf.co/me/m:Q4")).refused
+    assert policy.decide(ModelName.parse("me/m")).refused
+    assert policy.decide(ModelName.parse("m")).allowed
+
+
+async def test_offline_asks_nobody_whatever_the_rules(tmp_path: Path) -> None:
+    """Not for a license, not for a prefetch, not for a blob."""
+    rules = [{"deny": ["*"], "licenses": ["*non-commercial*"]}]
+    async with running_fake_registry() as fake:
+        add(fake, "library/here:8b")
+        add(fake, "library/staged:8b")
+        async with mirrored(tmp_path, fake) as (_, client):
+            assert (await pulled(client, "here:8b"))["status"] == "success"
+            await manifest(client, "library/staged:8b")
+        asked = len(fake.log)
+        async with mirrored(tmp_path, fake, offline=True, security__rules=rules) as (_, client):
+            assert (await manifest(client, "library/here:8b"))[0] == 200
+            assert (await manifest(client, "library/staged:8b"))[0] in (200, 404)
+            assert "offline" in (await pulled(client, "staged:8b"))["error"]
+        assert len(fake.log) == asked

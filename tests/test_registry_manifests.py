@@ -259,3 +259,11 @@ async def test_an_index_and_its_children(tmp_path: Path) -> None:
             assert (answer.body, answer.cache) == (child.raw, result)
         assert (await client.get(f"/v2/library/m/manifests/{index.digest}")).cache == "HIT"
         assert len(fake.log) == 2
+
+
+async def test_another_spelling_that_is_not_there_hides_no_model(tmp_path: Path) -> None:
+    """Upstream letter case may matter: what one asks for in capitals says nothing of what there is."""
+    async with running_fake_registry() as fake, mirrored(tmp_path, fake) as (_, client):
+        add_blob(fake, 1000)
+        assert (await client.get("/v2/LIBRARY/M/manifests/LATEST")).status == 404
+        assert (await client.get(MANIFEST)).status == 200

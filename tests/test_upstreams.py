@@ -1,5 +1,7 @@
 """Several upstreams: which one a request means, what each is told, and that a blob of two is kept once."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from mirror.config import FurtherUpstream
 from mirror.errors import SettingsError
@@ -18,7 +21,7 @@ from tests.fakes import Fault, Wrong
 from tests.fakes.registry import FakeRegistry, running_fake_registry
 from tests.net import free_port
 from tests.process import mirror as command
-from tests.support import MANIFEST, Machine, add_blob, blob_path, machine, mirrored, settings, written
+from tests.support import MANIFEST, Machine, add_blob, blob_path, machine, mirrored, settings, until, written
 
 HUB = FurtherUpstream(
     name="hub", url="http://hub", hosts=("hub.lan", "www.hub.lan:81"), namespaces=("team-*", "bob"), ports=(8001,)
@@ -220,3 +223,68 @@ async def test_a_prefetch_by_another_host_of_an_upstream(tmp_path: Path) -> None
         there.hub.forget(digest)
         got = await there.client.get(blob_path(digest), Host="hub.lan")
         assert (got.body, got.cache) == (content, "HIT")
+
+
+@asynccontextmanager
+async def liar(size: int) -> AsyncIterator[str]:
+    """A registry that says of every blob that it has ``size`` bytes, and lets one of them out."""
+    gate = asyncio.Event()
+
+    async def blob(request: web.Request) -> web.StreamResponse:
+        first, _, last = request.headers["Range"].partition("=")[2].partition("-")
+        stop = min(int(last) + 1, size)
+        response = web.StreamResponse(status=206, headers={"Content-Range": f"bytes {first}-{stop - 1}/{size}"})
+        response.content_length = stop - int(first)
+        await response.prepare(request)
+        await response.write(b"x")
+        if response.content_length > 1:
+            await gate.wait()
+        return response
+
+    app = web.Application()
+    app.router.add_get("/v2/{name:.+}/blobs/{digest}", blob)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        gate.set()
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("size", [100_000, 10])
+async def test_a_further_upstream_cannot_hold_up_the_blobs_of_the_main_one(size: int, tmp_path: Path) -> None:
+    """It may be anybody's; who asks for a model of the main one gets the bytes from there, and all of them."""
+    async with running_fake_registry() as fake, liar(size) as url:
+        content, digest = add_blob(fake, 100_000)
+        told = [{"name": "liar", "url": url, "hosts": ["liar.lan"]}]
+        async with mirrored(tmp_path, fake, upstreams=told) as (mirror, client), asyncio.TaskGroup() as group:
+            held = group.create_task(client.get(blob_path(digest), Host="liar.lan"))
+            await until(mirror, lambda: mirror.parts.fills.running(digest) is not None)
+            await client.manifest()
+            assert (await client.get(blob_path(digest))).body == content
+            held.cancel()
+
+
+async def test_a_wrong_size_in_a_manifest_throws_nothing_away(tmp_path: Path) -> None:
+    """What has come of a blob stays, whatever another model says of it; the upstream is asked who is right."""
+    async with running_fake_registry() as fake:
+        content, digest = add_blob(fake, 3_000_000)
+        fake.hold(digest, offset=2_000_000)
+        async with mirrored(tmp_path, fake) as (mirror, client), asyncio.TaskGroup() as group:
+            await client.manifest()
+            asked = group.create_task(client.get(blob_path(digest)))
+            await until(
+                mirror, lambda: (fill := mirror.parts.fills.running(digest)) is not None and fill.here > 500_000
+            )
+            asked.cancel()
+        fake.release(digest)
+        wrong = {"mediaType": "application/vnd.ollama.image.model", "digest": str(digest), "size": 1}
+        fake.add_manifest("library/wrong:latest", json.dumps({"schemaVersion": 2, "layers": [wrong]}).encode())
+        sent = fake.blob_bytes_sent(digest)
+        async with mirrored(tmp_path, fake) as (_, client):
+            await client.manifest("/v2/library/wrong/manifests/latest")
+            await client.get(blob_path(digest, "library/wrong"))
+            assert (await client.get(blob_path(digest))).body == content
+        assert fake.blob_bytes_sent(digest) - sent < 2_600_000

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import translate
 from typing import Self
@@ -51,6 +51,8 @@ class Facts:
     size: int
     parameters: int | None = None
     licenses: tuple[str, ...] = ()
+    _held: dict[PolicyRule, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """By rules whether what they ask is so: the texts are searched once."""
 
 
 _ALLOWED = Verdict(Decision.ALLOWED)
@@ -65,10 +67,10 @@ class _Rule:
     licenses: tuple[re.Pattern[str], ...]
 
     @classmethod
-    def of(cls, place: int, said: PolicyRule, host: str) -> Self:
+    def of(cls, place: int, said: PolicyRule, host: str, filed: Callable[[str], str]) -> Self:
         """Read a rule of the settings."""
         licenses = tuple(re.compile(translate(_one_line(one)), re.IGNORECASE) for one in said.licenses)
-        return cls(place, said, _patterns(said.allow or said.deny, host), licenses)
+        return cls(place, said, _patterns(said.allow or said.deny, host, filed), licenses)
 
     def meets(self, name: ModelName, user: str) -> bool:
         """Say whether it is for this model and user, whatever the facts are."""
@@ -81,6 +83,11 @@ class _Rule:
 
     def holds(self, facts: Facts) -> bool:
         """Say whether what it asks of a model is so; what the model does not say is not so."""
+        if self.said not in facts._held:
+            facts._held[self.said] = self._holds(facts)
+        return facts._held[self.said]
+
+    def _holds(self, facts: Facts) -> bool:
         said = self.said
         if said.over is not None and facts.size <= said.over:
             return False
@@ -119,13 +126,26 @@ class Policy:
         self._allowed = allowed
 
     @classmethod
-    def of(cls, security: SecuritySettings, host: str) -> Self:
-        """Read the settings; ``host`` is the one meant by patterns that name none."""
+    def of(cls, security: SecuritySettings, host: str, filed: Callable[[str], str] = str) -> Self:
+        """Read the settings; ``host`` is the one meant by patterns that name none.
+
+        ``filed`` says of a pattern how it reads with the host under which an upstream's models are filed.
+        """
         return cls(
-            tuple(_Rule.of(place, one, host) for place, one in enumerate(security.rules, 1)),
-            _patterns(security.blocked_models, host),
-            _patterns(security.allowed_models, host),
+            tuple(_Rule.of(place, one, host, filed) for place, one in enumerate(security.rules, 1)),
+            _patterns(security.blocked_models, host, filed),
+            _patterns(security.allowed_models, host, filed),
         )
+
+    @property
+    def asks_parameters(self) -> bool:
+        """Whether a rule is on how many parameters a model has."""
+        return any(rule.said.parameters_over is not None for rule in self._rules)
+
+    @property
+    def asks_licenses(self) -> bool:
+        """Whether a rule is on what a model's license says."""
+        return any(rule.licenses for rule in self._rules)
 
     @property
     def empty(self) -> bool:
@@ -172,8 +192,8 @@ class Policy:
         return _UNDECIDED if undecided else refused
 
 
-def _patterns(texts: Iterable[str], host: str) -> tuple[NamePattern, ...]:
-    return tuple(NamePattern.parse(one, host=host, any_tag=True) for one in texts)
+def _patterns(texts: Iterable[str], host: str, filed: Callable[[str], str]) -> tuple[NamePattern, ...]:
+    return tuple(NamePattern.parse(filed(one), host=host, any_tag=True) for one in texts)
 
 
 def _one_line(text: str) -> str:

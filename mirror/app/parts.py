@@ -98,7 +98,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         fills = Fills(store, keeper, upstreams, settings, events, group, threads)
         stack.callback(fills.park)
         tags = Tags(store, upstreams, settings, ledger, unknown)
-        admission = Admission(Policy.of(settings.security, settings.upstream.host), store, fills)
+        admission = Admission(_policy(settings, upstreams), store, fills, upstreams)
         puller = Puller(store, keeper, tags, fills, admission)
         queue = Queue(engine, settings.pulls.max_queued)
         await queue.load()
@@ -156,6 +156,10 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
 def _pins(store: Store, settings: Settings) -> Pins:
     host = settings.upstream.host
     return Pins(store.layout, [NamePattern.parse(one, host=host) for one in settings.cache.pinned], host=host)
+
+
+def _policy(settings: Settings, upstreams: Upstreams) -> Policy:
+    return Policy.of(settings.security, settings.upstream.host, upstreams.routes.filed_pattern)
 
 
 def _worker(queue: Queue, puller: Puller, store: Store, settings: Settings) -> Worker:

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 
 from mirror.config import Settings
-from mirror.errors import DigestMismatch, StoreError, UpstreamUnavailable
+from mirror.errors import DigestMismatch, Offline, StoreError, UpstreamMisbehaved, UpstreamUnavailable
 from mirror.events import Events, NotKept
 from mirror.fill.fill import Fill
 from mirror.fill.once import Once
@@ -46,6 +46,9 @@ class Fills:
         self._events = events
         self._group = group
         self._running: dict[Digest, Fill] = {}
+        self._owners: dict[Digest, ModelName] = {}
+        self._given_up: set[Fill] = set()
+        self._offline = settings.offline
         self._locating: Once[Address] = Once()
         self._wrong: dict[tuple[str, Digest, int], tuple[float, DigestMismatch]] = {}
         self._wrong_s = max(_WRONG_S, settings.cache.negative_ttl)
@@ -78,10 +81,14 @@ class Fills:
         ``size`` is what a manifest says; the upstream is asked where nobody knows. ``accept`` is called with it
         before anything is started, and may raise.
 
+        A fill of another upstream is joined unless the asker's comes first in the settings: then it begins anew from
+        that one, so that no other can hold up, or spoil, what is asked of it.
+
         Raises:
             StoreFull: it cannot be kept; the caller may pass the bytes through instead.
             DigestMismatch: a moment ago the upstream sent other bytes than these, several times over.
-            UpstreamError: where the size had to be asked, or the mirror is stopping.
+            Offline: it is not here, and the mirror asks nobody.
+            UpstreamError: where the size had to be asked or is in doubt, or the mirror is stopping.
         """
         address: Address | None = None
         while True:
@@ -89,20 +96,61 @@ class Fills:
             if fill is not None and fill.ending:
                 await fill.ended.wait()
                 continue
-            if fill is not None:
-                return fill
-            if self._store.blobs.size(digest) is not None:
+            if fill is None and self._store.blobs.size(digest) is not None:
                 return None
-            if size is not None:
-                self._refuse_wrong(name, digest, size)
-                accept(size)
-                promise = await self._promised(name, digest, size)
-                if digest not in self._running and self._store.blobs.size(digest) is None:
-                    return self._start(name, digest, size, address, promise, 1)
-                promise.close()
+            if fill is None and self._offline:
+                raise Offline(f"{digest} is not in the store, and the mirror is offline")
+            if address is None and self._must_ask(digest, size, fill):
+                address = await self._locate(name, digest)
+                if size not in (None, address.size):
+                    raise UpstreamMisbehaved(
+                        f"{digest.short}: a manifest says {size} bytes, upstream it has {address.size}"
+                    )
+                size = address.size
                 continue
-            address = await self._locate(name, digest)
-            size = address.size
+            if fill is not None:
+                if self._is_good_for(name, fill, size):
+                    return fill
+                await self._give_up(fill)
+                continue
+            if size is None:
+                raise AssertionError("where nobody knew the size, the upstream was asked above")
+            self._refuse_wrong(name, digest, size)
+            accept(size)
+            promise = await self._promised(name, digest, size)
+            if digest not in self._running and self._store.blobs.size(digest) is None:
+                return self._start(name, digest, size, address, promise, 1)
+            promise.close()
+
+    def _must_ask(self, digest: Digest, size: int | None, fill: Fill | None) -> bool:
+        """Whether the asker's own upstream has to be asked first, for the size or because of where the asker came by.
+
+        What came through other mirrors may be part of a ring of them, and must not wait for itself.
+        """
+        untouched = fill is None or fill.here == 0
+        if self._upstreams.chain.before and untouched:
+            return True
+        if fill is not None:
+            return size is not None and fill.size != size
+        return size is None or self._store.partial_size(digest) not in (None, size)
+
+    def _is_good_for(self, name: ModelName, fill: Fill, size: int | None) -> bool:
+        """Whether an asker may join a fill. Raises UpstreamMisbehaved where a better upstream says otherwise."""
+        owner = self._owners[fill.digest]
+        mine, its = self._upstreams.rank(name), self._upstreams.rank(owner)
+        if size is None or fill.size == size:
+            return its <= mine
+        if its < mine:
+            raise UpstreamMisbehaved(f"{fill.digest.short}: {owner.host} has it with {fill.size} bytes, not {size}")
+        return False
+
+    async def _give_up(self, fill: Fill) -> None:
+        """End a fill that is no good, and throw away what it brought."""
+        self._given_up.add(fill)
+        fill.park()
+        await fill.ended.wait()
+        self._given_up.discard(fill)
+        await self._store.drop_leftover(fill.digest)
 
     def park(self) -> None:
         """Stop every fill for good and keep what is here; each ends soon after."""
@@ -118,7 +166,7 @@ class Fills:
 
     async def _locate(self, name: ModelName, digest: Digest) -> Address:
         upstream = self._upstreams.of(name)
-        key = (name.host.lower(), digest)
+        key = (name.host.lower(), digest, self._upstreams.chain.before)
         return await self._locating.ask(key, lambda: upstream.locate(name.repository, digest, None))
 
     async def _promised(self, name: ModelName, digest: Digest, size: int) -> Promise:
@@ -162,6 +210,7 @@ class Fills:
             published=self._store.arrived,
         )
         self._running[digest] = fill
+        self._owners[digest] = name
         self._group.create_task(self._run(fill, name, promise, attempt), name=f"fill {digest.short}")
         self._share()
         return fill
@@ -173,9 +222,9 @@ class Fills:
             await fill.run()
             again = isinstance(fill.error, DigestMismatch) and not self._stopping
         finally:
-            del self._running[fill.digest]
+            del self._running[fill.digest], self._owners[fill.digest]
             self._share()
-            if fill.error is None and not self._stopping:
+            if fill.error is None and not self._stopping and fill not in self._given_up:
                 asyncio.get_running_loop().call_later(_NEXT_BLOB_S, promise.close)
             elif not again or attempt == _MISMATCHES:
                 promise.close()

@@ -1,7 +1,7 @@
 """A whole model into the store, with progress."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -59,7 +59,8 @@ class Puller:
         self._admission.before(name, user)
         manifest = await self._tags.refresh(name)
         await self._admission.after(name, manifest, user)
-        return await self._bring_in(name, await self._every_blob(name, manifest), report, parks=parks)
+        blobs = await self._every_blob(name, manifest, lambda child: self._admission.after(name, child, user))
+        return await self._bring_in(name, blobs, report, parks=parks)
 
     async def mend(self, name: ModelName, report: Callable[[PullProgress], None]) -> PullProgress:
         """Fetch what a stored model lacks, without asking whether its tag means another by now. Else as ``pull``."""
@@ -67,7 +68,7 @@ class Puller:
         manifest = self._store.read(stored) if stored else None
         if manifest is None:
             raise NotFoundUpstream(f"{name.short} is not in the store")
-        return await self._bring_in(name, await self._every_blob(name, manifest), report)
+        return await self._bring_in(name, await self._every_blob(name, manifest, _as_it_is), report)
 
     async def _bring_in(
         self,
@@ -100,8 +101,10 @@ class Puller:
         report(final)
         return final
 
-    async def _every_blob(self, name: ModelName, manifest: Manifest) -> tuple[Descriptor, ...]:
-        """The blobs to fetch; the manifests an index names are fetched here, and what they name is added.
+    async def _every_blob(
+        self, name: ModelName, manifest: Manifest, judge: Callable[[Manifest], Awaitable[None]]
+    ) -> tuple[Descriptor, ...]:
+        """The blobs to fetch; the manifests an index names are fetched here, judged, and what they name is added.
 
         Raises UpstreamMisbehaved for an index of indexes without end.
         """
@@ -115,6 +118,7 @@ class Puller:
                 if child.digest not in seen:
                     seen.add(child.digest)
                     open_ends.append(await self._child(name, child))
+                    await judge(open_ends[-1])
             if len(seen) > _MOST_MANIFESTS:
                 raise UpstreamMisbehaved(f"{name.short} names more than {_MOST_MANIFESTS} manifests")
         return tuple(blobs.values())
@@ -147,6 +151,10 @@ class Puller:
                 if fill.error is not None and not isinstance(fill.error, DigestMismatch):
                     raise fill.error
             meter.whole(blob)
+
+
+async def _as_it_is(_: Manifest) -> None:
+    """What is in the store already is not judged anew."""
 
 
 class _Meter:

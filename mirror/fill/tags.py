@@ -70,7 +70,11 @@ class Tags:
             raise Offline(f"{name.short} is not in the store, and the mirror is offline")
         if kept is not None and time.monotonic() < self._down_until.get(name.host.lower(), 0.0):
             return self._stale(name, kept)
-        return await self._asking.ask(name.folded, lambda: self._ask_or_fall_back(name, kept))
+        question = (
+            name,
+            self._upstreams.chain.before,
+        )  # as it is spelled: upstream another spelling may be another model
+        return await self._asking.ask(question, lambda: self._ask_or_fall_back(name, kept))
 
     async def by_digest(self, name: ModelName, digest: Digest) -> Answer:
         """Return a manifest by its digest; it never changes, so what is stored is right. Raises as ``by_tag``."""
@@ -79,10 +83,11 @@ class Tags:
             return Answer(manifest, Served.HIT, 0.0)
         if self._offline:
             raise Offline(f"{digest} is not in the store, and the mirror is offline")
-        return await self._asking.ask((name.host.lower(), name.repository, digest), lambda: self._fetch(name, digest))
+        question = (name.host.lower(), name.repository, digest, self._upstreams.chain.before)
+        return await self._asking.ask(question, lambda: self._fetch(name, digest))
 
     async def _fetch(self, name: ModelName, digest: Digest) -> Answer:
-        key = f"{name.folded}@{digest}"
+        key = f"{name}@{digest}"
         await self._refuse_unknown(key, f"{digest} of {name.repository}")
         try:
             manifest = await self._upstreams.of(name).manifest(name.repository, str(digest))
@@ -96,7 +101,9 @@ class Tags:
         return Answer(manifest, Served.MISS, 0.0)
 
     async def refresh(self, name: ModelName) -> Manifest:
-        """Ask the upstream now, keep its answer, return it. Raises UpstreamError."""
+        """Ask the upstream now, keep its answer, return it. Raises UpstreamError, Offline."""
+        if self._offline:
+            raise Offline(f"{name.short} cannot be asked for: the mirror is offline")
         return (await self._ask(name, brief=False, keep=True)).manifest
 
     def _kept(self, name: ModelName) -> Answer | None:
@@ -124,12 +131,12 @@ class Tags:
 
     async def _ask_or_fall_back(self, name: ModelName, kept: Answer | None) -> Answer:
         if kept is None:
-            await self._refuse_unknown(str(name.folded), name.short)
+            await self._refuse_unknown(str(name), name.short)
         try:
             return await self._ask(name, brief=kept is not None, keep=False)
         except NotFoundUpstream:
             if kept is None:
-                await self._note_unknown(str(name.folded))
+                await self._note_unknown(str(name))
                 raise
             return self._stale(name, kept)
         except UpstreamError as error:
@@ -154,7 +161,7 @@ class Tags:
         spelled = known.name if known else name  # the upstream's spelling, whatever letter case a client uses
         manifest = await upstream.manifest(spelled.repository, spelled.tag, brief=brief)
         self._down_until.pop(name.host.lower(), None)
-        await self._unknown.forget(str(name.folded))
+        await self._unknown.forget(str(name))
         same = known is not None and known.digest == manifest.digest
         try:
             if not same or known is not theirs:

@@ -5,6 +5,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from aiohttp import web
+from yarl import URL
 
 from mirror.access import user_of
 from mirror.errors import DigestMismatch, MirrorError, Offline, StoreFull
@@ -89,7 +90,7 @@ class Blobs:
             served = Served.HIT if self._store.servable(digest) is not None else Served.MISS
             size = await self._size(name, digest)
             return _head(Asked.of(request, name, digest, size), served)
-        if "Range" not in request.headers and (there := self._locations.elsewhere(request, digest)) is not None:
+        if "Range" not in request.headers and (there := self._elsewhere(request, name, digest)) is not None:
             return _pointing_to(there, digest)
         blob = self._store.open_blob(digest)
         if blob is not None:
@@ -123,6 +124,15 @@ class Blobs:
                 reader.close()
                 self._fills.left(fill)
         return await self._miss(request, name, digest)  # nothing was sent yet, and another fill has begun
+
+    def _elsewhere(self, request: web.Request, name: ModelName, digest: Digest) -> str | None:
+        """Return where the blob is better read; None where that place would ask another upstream for it."""
+        there = self._locations.elsewhere(request, digest)
+        if there is None or self._store.servable(digest) is not None:
+            return there
+        where = URL(there, encoded=True)
+        means = self._upstreams.routes.host(where.host or "", where.port or 0, name.namespace)
+        return there if means == name.host else None
 
     async def _size(self, name: ModelName, digest: Digest) -> int:
         fill = self._fills.running(digest)

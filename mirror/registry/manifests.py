@@ -32,8 +32,10 @@ class Manifests:
         reference, user = request.match_info["reference"], user_of(request)
         if ":" in reference or reference.startswith("sha256-"):
             name = asked_name(request, self._routes)
-            answer = await self._tags.by_digest(name, Digest.parse(reference))
-            await self._admission.by_digest(name, answer.manifest, user)
+            digest = Digest.parse(reference)
+            self._admission.before_digest(name, digest, user)
+            answer = await self._tags.by_digest(name, digest)
+            await self._admission.after_digest(answer.manifest, user)
         else:
             name = asked_name(request, self._routes, reference)
             self._admission.before(name, user)

@@ -67,6 +67,13 @@ class Tree:
         said.sort(key=lambda one: one.name.repository.lower() != name.repository.lower())
         return next((blob.size for one in said[:1] for blob in one.blobs if blob.digest == digest), None)
 
+    def partial_size(self, digest: Digest) -> int | None:
+        """Return the size in bytes that an unfinished blob was begun with; None where there is none."""
+        try:
+            return os.stat(self.layout.partial(digest)).st_size
+        except OSError:
+            return None
+
     def servable(self, digest: Digest) -> int | None:
         """Return the size in bytes of a blob that is here, or proven in a folder that is only read; else None."""
         size = self.blobs.size(digest)

@@ -31,6 +31,11 @@ class Chain:
         finally:
             _came_through.reset(token)
 
+    @property
+    def before(self) -> tuple[str, ...]:
+        """The mirrors through which what is asked now has come."""
+        return _came_through.get()
+
     def via(self) -> str:
         """Return the Via of what is asked now."""
         return ", ".join(f"1.1 {one}" for one in (*_came_through.get(), self._own))

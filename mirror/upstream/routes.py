@@ -47,6 +47,12 @@ class Routes:
             found = next((own for pattern, own in self._namespaces if pattern.match(namespace)), None)
         return found or self.main
 
+    def filed_pattern(self, pattern: str) -> str:
+        """Return a pattern of names with the host under which its upstream's models are filed."""
+        host, slash, rest = pattern.partition("/")
+        own = self._filed.get(host.lower()) if rest.count("/") == 1 else None
+        return f"{own}{slash}{rest}" if own is not None else pattern
+
     def filed(self, name: ModelName) -> ModelName:
         """Return the name under which a model is kept: of several hosts of one upstream the first."""
         own = self._filed.get(name.host.lower())

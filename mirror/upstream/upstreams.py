@@ -1,6 +1,6 @@
 """All registries above us: the one of ``upstream``, and those of ``upstreams``."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -22,7 +22,7 @@ class Upstreams:
     def __init__(
         self,
         main: UpstreamSettings,
-        further: Iterable[FurtherUpstream],
+        further: Sequence[FurtherUpstream],
         hf_token: SecretStr | None,
         key_file: Path,
         events: Events,
@@ -30,6 +30,7 @@ class Upstreams:
         """Build it. Raises SettingsError where two upstreams want the same host, or a token cannot be read."""
         self.routes = Routes(main.host, further)
         self.chain = Chain()
+        self._ranks = {host.lower(): rank for rank, host in enumerate((main.host, *(one.hosts[0] for one in further)))}
         self._settings = {one.hosts[0].lower(): _settings_of(one, main, hf_token) for one in further}
         self._key_file = key_file
         self._events = events
@@ -51,6 +52,10 @@ class Upstreams:
                 raise NotFoundUpstream(f"{name}: this mirror has no upstream for {name.host}; upstreams can name one")
             found = self._open[host] = self._opened(settings)
         return found
+
+    def rank(self, name: ModelName) -> int:
+        """Return the place of a model's upstream in the settings: 0 is the main one, whose word counts most."""
+        return self._ranks.get(name.host.lower(), len(self._ranks))
 
     def _opened(self, settings: UpstreamSettings) -> Upstream:
         return Upstream(settings, settings.key_file or self._key_file, self._events, self.chain)

@@ -90,6 +90,11 @@ class FakeRegistry:
             namespace, model, tag = path.parts[-3:]
             self.add_manifest(f"{namespace}/{model}:{tag}", path.read_bytes())
 
+    def manifest_bytes(self, name: str) -> bytes:
+        """Return the manifest held under ``NS/MODEL:TAG``."""
+        key = ModelName.parse(name)
+        return self._manifests[key.repository, key.tag]
+
     def withdraw(self, name: str) -> None:
         """Have no ``NS/MODEL:TAG`` any more: 404."""
         key = ModelName.parse(name)
