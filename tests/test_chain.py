@@ -76,7 +76,7 @@ def test_only_mirrors_count_in_a_via() -> None:
 def test_what_is_asked_says_where_it_came_from() -> None:
     """And the next request on the same connection does not."""
     chain = Chain()
-    with chain.passing("1.1 proxy.corp, 1.1 mirror-0123456789ab"):
+    with chain.coming_through("1.1 proxy.corp, 1.1 mirror-0123456789ab"):
         assert chain.via().startswith("1.1 mirror-0123456789ab, 1.1 mirror-")
     assert chain.via().count("mirror-") == 1
 

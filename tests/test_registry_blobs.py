@@ -259,3 +259,14 @@ async def test_a_disk_that_fills_up_in_the_middle_cuts_nobody_off(small: Path, t
                 fill_up(small)
                 fake.release(digest)
                 assert first + await answer.read() == content
+
+
+async def test_a_blob_that_is_not_there_is_asked_for_once_in_a_while(tmp_path: Path) -> None:
+    """Whoever asks for it again and again does so here, and not upstream."""
+    async with running_fake_registry() as fake, mirrored(tmp_path, fake) as (_, client):
+        path = f"/v2/library/m/blobs/sha256:{'0' * 64}"
+        for method in ("GET", "HEAD", "GET"):
+            assert (await client.get(path, method=method)).status == 404
+        assert len(fake.log) == 1
+        content, digest = add_blob(fake, 1000)
+        assert (await client.get(blob_path(digest))).body == content

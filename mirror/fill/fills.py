@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 
 from mirror.config import Settings
-from mirror.errors import DigestMismatch, Offline, StoreError, UpstreamMisbehaved, UpstreamUnavailable
+from mirror.errors import DigestMismatch, NotFoundUpstream, Offline, StoreError, UpstreamMisbehaved, UpstreamUnavailable
 from mirror.events import Events, NotKept
 from mirror.fill.fill import Fill
 from mirror.fill.once import Once
@@ -19,6 +19,7 @@ from mirror.values import Digest, ModelName
 
 _MISMATCHES = 3
 _WRONG_S = 1.0
+_MOST_ABSENT = 10_000
 _TOLD_S = 60.0
 _NEXT_BLOB_S = 10.0
 """For so long after a blob the room for the rest of its model is held: a client asks for one after the other."""
@@ -51,6 +52,8 @@ class Fills:
         self._offline = settings.offline
         self._locating: Once[Address] = Once()
         self._wrong: dict[tuple[str, Digest, int], tuple[float, DigestMismatch]] = {}
+        self._absent: dict[tuple[str, str, Digest], float] = {}
+        self._absent_s = settings.cache.negative_ttl
         self._wrong_s = max(_WRONG_S, settings.cache.negative_ttl)
         self._told: dict[Digest, float] = {}
         self._stopping = False
@@ -101,7 +104,7 @@ class Fills:
             if fill is None and self._offline:
                 raise Offline(f"{digest} is not in the store, and the mirror is offline")
             if address is None and self._must_ask(digest, size, fill):
-                address = await self._locate(name, digest)
+                address = await self.locate(name, digest)
                 if size not in (None, address.size):
                     raise UpstreamMisbehaved(
                         f"{digest.short}: a manifest says {size} bytes, upstream it has {address.size}"
@@ -164,10 +167,24 @@ class Fills:
             fill.park()
         self._share()
 
-    async def _locate(self, name: ModelName, digest: Digest) -> Address:
-        upstream = self._upstreams.of(name)
-        key = (name.host.lower(), digest, self._upstreams.chain.before)
-        return await self._locating.ask(key, lambda: upstream.locate(name.repository, digest, None))
+    async def locate(self, name: ModelName, digest: Digest) -> Address:
+        """Ask a model's upstream where a blob is and how large; many askers are one question.
+
+        That it has none is believed for a moment (``cache.negative_ttl``). Raises UpstreamError.
+        """
+        upstream, before = self._upstreams.of(name), self._upstreams.chain.before
+        key = (name.host.lower(), name.repository, digest)
+        if self._absent.get(key, 0.0) > time.monotonic():
+            raise NotFoundUpstream(f"blob {digest.short} of {name.repository}: not found upstream a moment ago")
+        try:
+            return await self._locating.ask((*key, before), lambda: upstream.locate(name.repository, digest, None))
+        except NotFoundUpstream:
+            self._absent[key] = time.monotonic() + self._absent_s
+            if len(self._absent) > _MOST_ABSENT:
+                self._absent = {one: until for one, until in self._absent.items() if until > time.monotonic()}
+            while len(self._absent) > _MOST_ABSENT:
+                del self._absent[next(iter(self._absent))]
+            raise
 
     async def _promised(self, name: ModelName, digest: Digest, size: int) -> Promise:
         """Have room set aside for a blob, and for all that its model still lacks: half a model serves nobody."""

@@ -141,7 +141,7 @@ class Blobs:
             return size
         if self._offline:
             raise Offline(f"{digest} is not in the store, and the mirror is offline")
-        return (await self._upstreams.of(name).locate(name.repository, digest, None)).size
+        return (await self._fills.locate(name, digest)).size
 
     def pass_through(self, asked: Asked, at: int) -> Passage:
         """Return what reads ``asked`` from ``at`` on, straight from upstream."""

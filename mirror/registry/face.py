@@ -71,7 +71,7 @@ class RegistryFace:
                 return await answer(request)
             if self._chain.leads_back(via):
                 return error_reply(508, "UNSUPPORTED", _LOOP)
-            with self._chain.passing(via):
+            with self._chain.coming_through(via):
                 return await answer(request)
 
         return read

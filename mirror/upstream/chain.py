@@ -23,7 +23,7 @@ class Chain:
         return self._own in before or len(before) >= _MOST
 
     @contextmanager
-    def passing(self, via: str) -> Iterator[None]:
+    def coming_through(self, via: str) -> Iterator[None]:
         """While it lasts, what this task asks of an upstream, and what tasks it starts do, says where it came from."""
         token = _came_through.set(tuple(_PSEUDONYM.findall(via)))
         try:
