@@ -33,6 +33,7 @@
       QueueError                    the queue of pulls could not do what was asked
         QueueFull                   too many models are queued
         QueueUnusable               its database cannot be read or written
+        AskedTooOften               one client has asked for as many models as it may in a day
         NoSuchJob                   nothing of that name or id is queued
       Offline                       not in the store, and the mirror was told not to ask upstream
       ServerError                   a running mirror answered our command with an error
@@ -183,6 +184,10 @@ class QueueFull(QueueError):
 
 class QueueUnusable(QueueError):
     """The queue's database cannot be read or written."""
+
+
+class AskedTooOften(QueueError):
+    """One client has asked for as many models as it may in a day."""
 
 
 class NoSuchJob(QueueError):

@@ -23,7 +23,7 @@ class Ended:
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("OLLAMA")}
-    return {**kept, **(extra or {})}
+    return {**kept, "OLLAMA_MIRROR_PULLS_DISK_THRESHOLD": "100%", **(extra or {})}
 
 
 async def run(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ended:

@@ -35,6 +35,7 @@ def settings(folder: Path, url: str, **changes: Any) -> Settings:
     said: dict[str, Any] = {
         "server": {"host": "127.0.0.1", "port": 0, "shutdown": 0.2},
         "cache": {"directory": folder / "store", "state": folder / "state"},
+        "pulls": {"disk_threshold": "100%"},
         "upstream": {"url": url, "stall_timeout": 5, "stale_timeout": 0.5, "retry_delay": 0.01, "timeout": 5},
     }
     for key, value in changes.items():

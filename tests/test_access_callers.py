@@ -38,8 +38,10 @@ def test_the_peer_is_the_caller(peer: str | None, address: str, local: bool) -> 
 
 
 @pytest.mark.parametrize(
-    "header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "X-Forwarded-Proto", "x-forwarded-host"]
-)
+    "header",
+    ["Forwarded", "X-Forwarded-For", "X-Real-IP", "X-Forwarded-Proto", "x-forwarded-host", "Via", "X-Client-IP",
+     "CF-Connecting-IP", "X-Forwarded-Port", "X-Forwarded-Server", "True-Client-IP", "X-Cluster-Client-IP"],
+)  # fmt: skip
 def test_what_a_proxy_on_this_machine_brings_is_not_local(header: str) -> None:
     """A proxy that nobody told us of would else make everybody on the network an administrator."""
     said = CIMultiDict({header: "127.0.0.1"})

@@ -62,6 +62,7 @@ async def test_wrong_uses_are_refused_with_a_sentence(tmp_path: Path) -> None:
         (("add", "a", "--expires", "soon"), "--expires", 2),
         (("add", "a", "--expires", "9999999999d"), "--expires", 2),
         (("add", "a/b"), "cannot be the name", 1),
+        (("add", "a", "--expires", "0s"), "for a second at least", 1),
         (("add", "a", "--ollama", str(private)), "not id_ed25519", 1),
         (("add", "a", "--ollama", str(tmp_path / "none")), "cannot read", 1),
     ):
@@ -151,6 +152,8 @@ async def test_bodies_that_are_none_are_problems(tmp_path: Path) -> None:
             ({"name": "a", "scopes": [["pull"]]}, 409, "no scope"),
             ({"name": "a\n"}, 409, "cannot be the name"),
             ({"name": "a", "ollama": "ssh-rsa AAAA"}, 409, "no public ed25519 key"),
+            ({"name": "a", "ollama": ""}, 409, "no public ed25519 key"),
+            ({"name": "a", "expires": "0s"}, 409, "for a second at least"),
         ):
             async with session.post("/mirror/v1/keys", json=body) as answer:
                 assert (answer.status, said in (await answer.json())["detail"]) == (status, True), body

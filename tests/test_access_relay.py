@@ -41,8 +41,7 @@ async def _rogue(mirror: Machine) -> AsyncIterator[tuple[str, list[tuple[int, st
         if request.path != "/v2/token":
             realm = f'Bearer realm="http://{request.host}/v2/token",service="s",scope="repository:x/y:pull"'
             return web.Response(status=401, headers={"WWW-Authenticate": realm})
-        shown = {"Host": request.host, "Authorization": request.headers["Authorization"]}
-        answer = await mirror.get(request.raw_path, **shown)
+        answer = await mirror.get(request.raw_path, Host=request.host, Authorization=request.headers["Authorization"])
         got.append((answer.status, answer.body.decode()))
         return web.Response(status=404)
 

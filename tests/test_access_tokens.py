@@ -266,6 +266,12 @@ def test_the_memory_of_requests_is_bounded(tmp_path: Path) -> None:
     assert [ask() for _ in range(3)] == ["laptop"] * 3
     with pytest.raises(TokenRefused, match="too many"):
         ask()
+    other = Signer()
+    Keyring(tmp_path, clock.instant).add("other", [Scope.PULL], ollama=other.line)
+    signed = SignedRequests(keys_in(tmp_path, clock), clock, 3)
+    assert [ask() for _ in range(3)] == ["laptop"] * 3
+    url, authorization = other.asking(REALM, ts=clock.at)
+    assert signed.key(authorization, url).name == "other", "one Ollama must not stop another"
     clock.at += 601
     assert ask() == "laptop"
 

@@ -146,7 +146,7 @@ async def test_a_page_that_rebinds_its_name_cannot_delete(tmp_path: Path, header
         aiohttp.ClientSession() as session,
         session.delete(f"{mirror.url}/mirror/v1/models/m", headers=headers) as answer,
     ):
-        assert answer.status == 403
+        assert answer.status == (400 if headers.get("Host") == "[" else 403)
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"name": "m"', b"\xff\xfe"])

@@ -77,6 +77,8 @@ SAMPLES = {
     "pulls.tries": ("9", 9),
     "pulls.retry_delay": ("1m", 60),
     "pulls.max_queued": ("10", 10),
+    "pulls.daily_limit": ("0", 0),
+    "pulls.disk_threshold": ("80%", Share(80)),
     "pulls.history": ("7d", 7 * 86_400),
     "security.anonymous": ("pull, api", ("pull", "api")),
     "security.token_ttl": ("5m", 300),

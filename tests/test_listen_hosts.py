@@ -15,9 +15,9 @@ from tests.fakes.registry import running_fake_registry
 from tests.support import MANIFEST, add_blob, blob_path, mirrored
 
 NO_HOST = (
-    "", " ", "[", "]", "[::1", "[::1]:x", "a:b", "a:99999", "a:0", "a:-1", "a: 1", ":", ":80", "@", "u:p@h", "a b", "a/b",
-    "a?b", "a#b", "%", "%zz", "..", ".", "a..b", "a" * 64, "a." * 200, "xn--", "xn--a", "\u200b", "\xff", "[v1.x]",
-    "[:::::]:1", "[1.2.3.4]", "[fe80::1%25lo]", "<script>", '"', "a\\b", "a,b", "-a", "\uff11.0.0.1",
+    "", " ", "[", "]", "[::1", "[::1]:x", "a:b", "a:99999", "a:0", "a:-1", "a: 1", ":", ":80", "@", "u:p@h", "a b",
+    "a/b", "a?b", "a#b", "%", "%zz", "..", ".", "a..b", "a" * 64, "a." * 200, "xn--", "xn--a", "\u200b", "\xff",
+    "[v1.x]", "[:::::]:1", "[1.2.3.4]", "[fe80::1%25lo]", "<script>", '"', "a\\b", "a,b", "-a", "\uff11.0.0.1",
 )  # fmt: skip
 HOST = {
     "a": ("a", None),
@@ -75,7 +75,7 @@ async def test_a_host_that_is_none_is_answered_400(tmp_path: Path, data: dict[st
             assert answer.startswith(b"HTTP/1.1 200 "), (host, answer)
         for host in ("a:99999", "xn--a", "[::1", "a..b"):
             sent = f"GET http://{host}/v2/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-            assert b" 500 " not in (await _answer(mirror, sent.encode()))[:20], host
+            assert (await _answer(mirror, sent.encode()))[8:12] in (b" 400", b" 403"), host
 
 
 async def test_a_body_that_is_not_what_its_headers_say_is_answered_400(tmp_path: Path) -> None:
@@ -88,6 +88,17 @@ async def test_a_body_that_is_not_what_its_headers_say_is_answered_400(tmp_path:
         ):
             answer = await _answer(mirror, f"{head}{more}".encode())
             assert b" 400 " in answer[:20], answer
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", URL(mirror.url).port)
+            expecting = "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+            writer.write(f"{head}{expecting}".encode())
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n", "it waits for the body"
+            writer.write(b"2\r\n{}\r\nzz\r\n")
+            answer = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.count(b"HTTP/1.") == 1
 
 
 @pytest.mark.parametrize(

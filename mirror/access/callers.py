@@ -12,7 +12,21 @@ from aiohttp import web
 from mirror.access.key import ANONYMOUS
 from mirror.access.scopes import Scope
 
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP")
+_FORWARDED = (
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Forwarded-Server",
+    "X-Real-IP",
+    "X-Client-IP",
+    "X-Cluster-Client-IP",
+    "CF-Connecting-IP",
+    "True-Client-IP",
+)
+"""What proxies add. Looked at for connections from this machine only."""
 _PORT = re.compile(r"\[(.+)\](?::\d+)?|([\d.]+):\d+", re.ASCII)
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -25,7 +39,7 @@ class Caller:
 
     ``key_id`` is None for who shows nothing that is believed; its user is then ``anonymous`` and it has no scopes of
     its own. ``secure``: came by TLS, to us or to a proxy that is trusted. ``local``: from this machine, and not by way
-    of a proxy on it.
+    of a proxy on it. ``by_ticket``: what it shows is a ticket, and no key or token.
     """
 
     address: str
@@ -34,6 +48,7 @@ class Caller:
     scopes: frozenset[Scope] = frozenset()
     secure: bool = False
     local: bool = False
+    by_ticket: bool = False
 
 
 CALLER = web.RequestKey("mirror_caller", Caller)

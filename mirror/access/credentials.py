@@ -12,19 +12,31 @@ _LONGEST = 8192
 
 
 class Credentials:
-    """Believes keys and tokens, and bounds how often an address may show what is neither. To be used on the loop."""
+    """Believes keys and tokens, and bounds how often an address may show what is neither. To be used on the loop.
 
-    def __init__(self, keys: Keys, wrong: WrongKeys) -> None:
+    Two counts: ``wrong`` is of what was refused where a key was needed; above it the answer is 429. ``guesses`` is of
+    all that was shown on any route while there is a key that people chose; above it that key is not believed, for open
+    routes tell a right guess too.
+    """
+
+    def __init__(self, keys: Keys, wrong: WrongKeys, guesses: WrongKeys) -> None:
         self.keys = keys
         self._wrong = wrong
+        self._guesses = guesses
 
     def grant(self, authorization: str, caller: Caller) -> Grant | None:
         """Return what an Authorization header is worth: ``Bearer KEY``, ``Bearer TOKEN`` or ``Basic`` of anything:KEY.
 
-        Who has shown too many wrong ones is not told whether the next guess is right: a key of ours is no guess.
+        Call it once for a request. Who has shown too many wrong ones is not told whether the next guess is right: a key
+        of ours is no guess.
         """
-        found = self.keys.grant(shown(authorization))
-        if found is not None and self.keys.is_guessable(found) and self._wrong.wait_s(_address(caller)) > 0.0:
+        text = shown(authorization)
+        found = self.keys.grant(text)
+        if found is None:
+            if text and self.keys.has_guessable and not Seal.is_token(text):
+                self._guesses.take(_address(caller))
+            return None
+        if self.keys.is_guessable(found) and self._guesses.wait_s(_address(caller)) > 0.0:
             return None
         return found
 

@@ -1,13 +1,16 @@
 """Small files of the state folder that must be whole, private and their owner's, whoever writes them."""
 
+import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from mirror import lockfiles
 from mirror.errors import StoreUnusable
 
 _TRIES = 500
@@ -26,11 +29,36 @@ def stamp(path: Path) -> Stamp | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
+def content(path: Path, most: int) -> bytes:
+    """Return what is in a file, without waiting for one that is a pipe. Raises OSError, also for more than ``most``."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        raw = file.read(most + 1) if found.st_size <= most else b""
+    if len(raw) > most or found.st_size > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most} bytes", str(path))
+    return raw
+
+
 def make_folder(folder: Path) -> None:
-    """Make the state folder where it is missing, for the owner of the folder it is in. Raises OSError."""
+    """Make the state folder where it is missing, for the owner of the folder it is in. Raises OSError.
+
+    Folders above it that are missing are made too, as ``mirror serve`` would, for the owner of the first that is there.
+    """
     if not folder.is_dir():
+        if not folder.parent.is_dir():
+            _make_parent(folder.parent)
         folder.mkdir(mode=0o700)
         _give(folder, os.stat(folder.parent))
+
+
+def _make_parent(folder: Path) -> None:
+    if not folder.parent.is_dir():
+        _make_parent(folder.parent)
+    folder.mkdir()
+    _give(folder, os.stat(folder.parent))
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -57,7 +85,7 @@ def make_once(path: Path, content: bytes) -> None:
     _write(new, content)
     try:
         with suppress(FileExistsError):
-            os.link(new, path)
+            os.link(new, path, follow_symlinks=False)
     finally:
         os.unlink(new)
     _sync(path.parent)
@@ -67,11 +95,12 @@ def make_once(path: Path, content: bytes) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock at ``path`` (flock), which ends with the process. Blocks; raises StoreUnusable after seconds."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+        fd, made = lockfiles.opened(path)
     except OSError as error:
         raise StoreUnusable(f"cannot open {path}: {error.strerror}") from error
     try:
-        _give(fd, os.stat(path.parent))
+        if made:
+            _give(fd, os.stat(path.parent))
         for _ in range(_TRIES):
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,8 +131,12 @@ def _write(new: Path, content: bytes) -> None:
 
 def _give(made: int | Path, like: os.stat_result) -> None:
     """Give what root makes to the owner of the folder it is in: the mirror that is to read it may be another user."""
-    if os.geteuid() == 0:
-        os.chown(made, like.st_uid, like.st_gid)
+    if os.geteuid() != 0:
+        return
+    if isinstance(made, int):
+        os.fchown(made, like.st_uid, like.st_gid)
+    else:
+        os.chown(made, like.st_uid, like.st_gid, follow_symlinks=False)
 
 
 def _sync(folder: Path) -> None:

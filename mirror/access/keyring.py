@@ -1,5 +1,6 @@
 """The file of keys, ``<state>/keys.json``: read whole, changed by one process at a time, never half written."""
 
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -12,9 +13,15 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from mirror.access import files
 from mirror.access.key import Key, Kind, checked_name, new_secret, ollama_proof, proof_of
 from mirror.access.scopes import Scope
+from mirror.access.seals import LOCAL
 from mirror.errors import BadKey, StoreUnusable
 
 _LARGEST = 8 << 20
+_LOST = (
+    "the keys in {path} are gone, and what they closed must not be open for that: restore the file from a backup; or, "
+    "if everybody may do what needed a key, remove {lock} as well, and make keys anew"
+)
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _PROOF = {Kind.KEY: re.compile(r"[0-9a-f]{64}", re.ASCII), Kind.OLLAMA: re.compile(r"[A-Za-z0-9+/]{68}", re.ASCII)}
 
 
@@ -29,6 +36,7 @@ class _File:
 
 
 _FILE = TypeAdapter(_File)
+_NONE = b'{"keys": []}\n'
 
 
 class Keyring:
@@ -36,23 +44,24 @@ class Keyring:
 
     def __init__(self, state: Path, now: Callable[[], datetime] = _now) -> None:
         self.path = state / "keys.json"
+        self._lock = state / "keys.lock"
         self._now = now
 
     def read(self) -> tuple[Key, ...]:
-        """Return every key, in the order they were made; none where there is no file.
+        """Return every key, in the order they were made; none where none was ever made.
 
-        Raises BadKey where the file cannot be read or is not what ``add`` writes: to take it for empty would open
-        what a key was made to close.
+        Raises BadKey where the file cannot be read, is not what ``add`` writes, or is gone: to take it for empty would
+        open what a key was made to close.
         """
         try:
-            raw = self.path.read_bytes()
+            raw = files.content(self.path, _LARGEST)
         except FileNotFoundError:
+            if os.path.lexists(self._lock):  # it is made after the file, which stays, though it be empty
+                raise BadKey(_LOST.format(path=self.path, lock=self._lock)) from None
             return ()
         except OSError as error:
             raise BadKey(f"cannot read the keys in {self.path}: {error.strerror}") from error
         try:
-            if len(raw) > _LARGEST:
-                raise ValueError(f"it is larger than {_LARGEST} bytes")  # noqa: TRY301  # told as all that is wrong
             keys = _FILE.validate_json(raw).keys
             _check(keys)
         except (ValueError, RecursionError, BadKey) as error:
@@ -75,18 +84,20 @@ class Keyring:
         ``ollama`` is a line of an ``id_ed25519.pub``: then there is no secret. ``user`` is ``name`` unless given.
         Raises BadKey where name or key are those of a live one, and StoreUnusable.
         """
-        secret = None if ollama else new_secret()
+        secret = None if ollama is not None else new_secret()
         now = self._now()
         try:
             expires = None if lasts_s is None else datetime.fromtimestamp(now.timestamp() + lasts_s, UTC)
         except (OverflowError, ValueError) as error:
             raise BadKey("a key cannot last so long; leave the time out for one without an end") from error
+        if lasts_s is not None and lasts_s < 1.0:
+            raise BadKey("a key has to last for a second at least; leave the time out for one without an end")
         wanted = set(scopes)
         key = Key(
             id=secrets.token_hex(4),
             name=checked_name(name, "name of a key"),
-            kind=Kind.OLLAMA if ollama else Kind.KEY,
-            proof=ollama_proof(ollama) if ollama else proof_of(secret or ""),
+            kind=Kind.KEY if ollama is None else Kind.OLLAMA,
+            proof=proof_of(secret or "") if ollama is None else ollama_proof(ollama),
             scopes=tuple(one for one in Scope if one in wanted),
             user=checked_name(user or name, "user of a key"),
             created=now,
@@ -140,7 +151,9 @@ class Keyring:
     def _change(self, change: Callable[[tuple[Key, ...]], tuple[Key, ...]]) -> tuple[Key, ...]:
         try:
             files.make_folder(self.path.parent)
-            with files.locked(self.path.with_name("keys.lock")):
+            if not os.path.lexists(self._lock):
+                files.make_once(self.path, _NONE)  # first, so that a lock without it says that it was lost
+            with files.locked(self._lock):
                 keys = change(self.read())
                 _check(keys)
                 files.replace(self.path, _FILE.dump_json(_File(keys), indent=1) + b"\n")
@@ -154,6 +167,8 @@ def _check(keys: tuple[Key, ...]) -> None:
     if len({one.id for one in keys}) < len(keys):
         raise ValueError("two keys have one id")
     for one in keys:
+        if not _ID.fullmatch(one.id) or one.id == LOCAL:
+            raise ValueError(f"{one.id[:80]!r} cannot be the id of a key")
         if not _PROOF[one.kind].fullmatch(one.proof) or not one.scopes:
             raise ValueError(f"the key {one.id} has a proof or scopes that no key has")
         if one.kind is Kind.OLLAMA:

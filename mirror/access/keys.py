@@ -78,6 +78,7 @@ class Keys:
         self.broken: str | None = None
         self._seen = files.stamp(keyring.path)
         self._looked_at = clock()
+        self._looks = self._last_look = 0
         self._take(keyring.read())
 
     @property
@@ -88,22 +89,29 @@ class Keys:
     async def refresh(self) -> None:
         """Read the file again if it is another than before; a problem with it is said in the log, once."""
         self._looked_at = self._clock()
-        found = files.stamp(self.keyring.path)
-        if found == self._seen and self.broken is None:
-            return
-        if found is None and self._seen is not None:
-            self._close(f"the keys in {self.keyring.path} are gone or cannot be looked at; restore the file")
-            return
+        self._looks += 1
+        mine = self._looks
         try:
-            entries = await asyncio.to_thread(self.keyring.read)
+            found, entries = await asyncio.to_thread(self._look, self._seen if self.broken is None else None)
         except BadKey as error:
-            self._close(str(error))
+            if mine > self._last_look:
+                self._last_look = mine
+                self._close(str(error))
+            return
+        # No await from here on: a request sees the old keys or the new ones. And of two looks the later one counts.
+        if mine < self._last_look or entries is None:
             return
         if self.broken is not None:
             log.info("keys can be read again")
-        # No await from here on: a request sees the old keys or the new ones.
-        self.broken, self._seen = None, found
+        self._last_look, self.broken, self._seen = mine, None, found
         self._take(entries)
+
+    def _look(self, seen: files.Stamp | None) -> tuple[files.Stamp | None, tuple[Key, ...] | None]:
+        """Return the stamp of the file, and the keys in it where it is another than ``seen``. Blocks; raises BadKey."""
+        found = files.stamp(self.keyring.path)
+        if found is None and self._seen is not None:
+            raise BadKey(f"the keys in {self.keyring.path} are gone or cannot be looked at; restore the file")
+        return found, self.keyring.read() if found != seen or found is None else None
 
     def guards(self, scope: Scope) -> bool:
         """Say whether ``scope`` needs a key from everywhere."""
@@ -146,6 +154,11 @@ class Keys:
         if key is None or not Scope.PULL.within(key.scopes):
             return None
         return Grant(key.id, key.user, frozenset([Scope.PULL]))
+
+    @property
+    def has_guessable(self) -> bool:
+        """Whether there is a key whose secret people chose."""
+        return self._api is not None
 
     def is_guessable(self, grant: Grant) -> bool:
         """Whether people chose the secret: then tries must be bounded before it is looked at."""

@@ -14,18 +14,21 @@ _NOTHING = "ZTNiMGM0NDI5OGZjMWMxNDlhZmJmNGM4OTk2ZmI5MjQyN2FlNDFlNDY0OWI5MzRjYTQ5
 """Base64 of the hexadecimal sha256 of an empty body, which ends every text that is signed (ollama server/auth.go)."""
 _APART_S = 300.0
 _NONCE = range(16, 257)
-_MOST = 100_000
+_MOST = 2_000
 
 
 class SignedRequests:
     """Knows the signed requests of the last minutes, so that none is taken twice. To be used on the loop."""
 
     def __init__(self, keys: Keys, now: Callable[[], float] = time.time, most: int = _MOST) -> None:
-        """``most`` requests are remembered at once; above, new ones are refused until the oldest are too old."""
+        """``most`` requests of each key are remembered; above, new ones of it are refused until the oldest are too old.
+
+        A count of all would let one Ollama keep the others from their tokens.
+        """
         self._keys = keys
         self._now = now
         self._most = most
-        self._taken: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._taken: dict[str, OrderedDict[str, float]] = {}
 
     def key(self, authorization: str, url: str) -> Key:
         """Return the live key that signed a request for ``url``: the text that the client called, query and all.
@@ -55,14 +58,15 @@ class SignedRequests:
         now, at = self._now(), int(times[0])
         if abs(now - at) > _APART_S:
             raise TokenRefused("the request for a token is too old or too new: set the clocks of both machines right")
-        while self._taken and next(iter(self._taken.values())) < now:
-            self._taken.popitem(last=False)
-        if (key.id, nonces[0]) in self._taken:
+        taken = self._taken.setdefault(key.id, OrderedDict())
+        while taken and next(iter(taken.values())) < now:
+            taken.popitem(last=False)
+        if nonces[0] in taken:
             raise TokenRefused("this request for a token was made before; each needs a nonce of its own")
-        if len(self._taken) >= self._most:
-            raise TokenRefused("too many requests for tokens at once; try again in a few minutes")
+        if len(taken) >= self._most:
+            raise TokenRefused(f"too many requests for tokens by {key.name}; try again in a few minutes")
         # As long as its time could be right: kept in the order in which they are forgotten.
-        self._taken[key.id, nonces[0]] = now + 2 * _APART_S
+        taken[nonces[0]] = now + 2 * _APART_S
 
 
 def _is_time(text: str) -> bool:

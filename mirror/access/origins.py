@@ -48,11 +48,11 @@ class OwnNames:
         said = [socket.gethostname(), "localhost", settings.server.host, *settings.server.names]
         if settings.server.public_url is not None:
             said.append(urlsplit(settings.server.public_url).hostname or "")
-        self._names = frozenset(_bare(one) for one in said) - {""}
+        self._names = frozenset(_name_of(one) for one in said) - {""}
 
     def has(self, host: str) -> bool:
         """Say whether a Host header is one of them."""
-        name = _bare(host)
+        name = _name_of(host)
         if name in self._names or (name and "." not in name and ":" not in name) or name.endswith(_SUFFIXES):
             return True
         try:
@@ -62,8 +62,8 @@ class OwnNames:
         return True
 
 
-def _bare(host: str) -> str:
-    """Return a host without its port and brackets, in lower case."""
+def _name_of(host: str) -> str:
+    """Return the name in a Host header: without port, brackets and final dot, in lower case."""
     name = host.strip().lower()
     if name.startswith("["):
         return name[1:].partition("]")[0]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from mirror.access.files import make_once
+from mirror.access.files import content, make_once
 from mirror.access.scopes import Scope
 from mirror.errors import BadKey
 from mirror.values import Digest
@@ -25,6 +25,7 @@ from mirror.values import Digest
 LOCAL = "local"
 """Key id of the commands on the mirror's own machine."""
 _BYTES = 32
+_LARGEST = 4096
 _TICKET_BYTES = 16
 _LOCAL_S = 60.0
 _TOKEN = "mt_"  # noqa: S105  # how a token begins, not one
@@ -55,7 +56,7 @@ class Seal:
         try:
             if not path.exists():
                 make_once(path, secrets.token_bytes(_BYTES))
-            key = path.read_bytes()
+            key = content(path, _LARGEST)
         except OSError as error:
             raise BadKey(f"cannot read or make {path}: {error.strerror}; give it to the mirror's user") from error
         if len(key) != _BYTES:
@@ -66,7 +67,7 @@ class Seal:
     def of_commands(cls, state: Path) -> Self | None:
         """Take the key of the state folder as it is; None for who may not read it, or where there is none."""
         try:
-            key = (state / "seal.key").read_bytes()
+            key = content(state / "seal.key", _LARGEST)
         except OSError:
             return None
         return cls(key) if len(key) == _BYTES else None

@@ -10,7 +10,9 @@ from mirror.access import Keyring, Keys, Seal, SignedRequests, WrongKeys
 from mirror.access.credentials import Credentials
 from mirror.access.desk import Desk
 from mirror.config import Settings
+from mirror.listen import Names
 from mirror.registry import TokenFace
+from mirror.registry.realms import Realms
 from mirror.web import Gate, KeysFace
 
 
@@ -32,15 +34,19 @@ class Access:
         return [route for face in self.faces for route in face.routes()]
 
 
-def access_of(settings: Settings) -> Access:
-    """Read the keys of the state folder, which has to be there. Raises BadKey: nothing may be served then."""
+def access_of(settings: Settings, names: Names) -> Access:
+    """Read the keys of the state folder, which has to be there. Raises BadKey: nothing may be served then.
+
+    ``names`` are those by which clients call the mirror.
+    """
     security, state = settings.security, settings.cache.state_directory.absolute()
     keyring = Keyring(state)
     keys = Keys(keyring, Seal.opened(state, security.ticket_ttl), security)
-    credentials = Credentials(keys, WrongKeys(time.monotonic))
-    tokens = TokenFace(credentials, SignedRequests(keys), security.token_ttl)
+    credentials = Credentials(keys, WrongKeys(time.monotonic), WrongKeys(time.monotonic))
+    realms = Realms(names)
+    tokens = TokenFace(credentials, SignedRequests(keys), realms, security.token_ttl)
     return Access(
         keys,
-        Gate(settings, credentials, time.monotonic),
+        Gate(settings, credentials, realms, time.monotonic),
         (tokens, KeysFace(Desk(keyring, security), keys)),
     )

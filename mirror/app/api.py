@@ -1,9 +1,11 @@
 """Ollama's API, built on one screen: the Ollama behind us, or else the store."""
 
+from pathlib import Path
+
 from aiohttp import web
 
 from mirror.app.parts import Parts
-from mirror.proxy import ApiFace, Descriptions, OwnAnswers, OwnPulls, Relay
+from mirror.proxy import ApiFace, Descriptions, OwnAnswers, OwnPulls, QueueRoutes, Relay
 
 
 def add_api(app: web.Application, parts: Parts) -> None:
@@ -19,6 +21,17 @@ def add_api(app: web.Application, parts: Parts) -> None:
         host=host,
         max_body=settings.max_body,
     )
+    database = "the database of database.url" if parts.settings.database.url else str(_file(parts))
+    queue = QueueRoutes(
+        parts.queue,
+        parts.guards,
+        parts.tags,
+        parts.behind,
+        host=host,
+        folder=parts.store.layout.root,
+        database=database,
+    )
+    app.add_routes(queue.routes())
     face = ApiFace(parts.behind, Relay(settings, parts.admission, parts.tags, host), own)
     app.add_routes(face.routes())
 
@@ -26,3 +39,7 @@ def add_api(app: web.Application, parts: Parts) -> None:
         descriptions.close()
 
     app.on_cleanup.append(close)
+
+
+def _file(parts: Parts) -> Path:
+    return parts.store.layout.state / "mirror.db"

@@ -19,7 +19,7 @@ from mirror.events import Events
 from mirror.fill import Admission, Fills, Puller, Repairer, Tags, Unknown
 from mirror.keep import Keeper, Scrub
 from mirror.ollama import Behind
-from mirror.pulls import Queue, WallClock, Worker, local_zone
+from mirror.pulls import Guards, Queue, WallClock, Worker, local_zone
 from mirror.store import Pins, Store
 from mirror.upstream import Upstreams
 from mirror.values import ModelName, NamePattern
@@ -53,6 +53,7 @@ class Parts:
     behind: Behind
     queue: Queue
     worker: Worker
+    guards: Guards
 
 
 @asynccontextmanager
@@ -102,7 +103,8 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         puller = Puller(store, keeper, tags, fills, admission)
         queue = Queue(engine, settings.pulls.max_queued)
         await queue.load()
-        worker = _worker(queue, puller, store, settings)
+        guards = Guards(settings.pulls, store.room, _zone(settings))
+        worker = _worker(queue, puller, store, guards, settings)
         scrub, repairer = (
             Scrub(store, settings.cache, events),
             Repairer(store, puller, events, settings.cache.cleanup_interval),
@@ -123,6 +125,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
             behind,
             queue,
             worker,
+            guards,
         )
 
 
@@ -158,11 +161,16 @@ def _pins(store: Store, settings: Settings) -> Pins:
     return Pins(store.layout, [NamePattern.parse(one, host=host) for one in settings.cache.pinned], host=host)
 
 
+def _zone(settings: Settings) -> ZoneInfo:
+    named = settings.pulls.timezone
+    return ZoneInfo(named) if named is not None else local_zone(os.environ)
+
+
 def _policy(settings: Settings, upstreams: Upstreams) -> Policy:
     return Policy.of(settings.security, settings.upstream.host, upstreams.routes.filed_pattern)
 
 
-def _worker(queue: Queue, puller: Puller, store: Store, settings: Settings) -> Worker:
+def _worker(queue: Queue, puller: Puller, store: Store, guards: Guards, settings: Settings) -> Worker:
     said, host = settings.pulls, settings.upstream.host
     keep = [NamePattern.parse(one, host=host) for one in said.keep]
 
@@ -171,16 +179,16 @@ def _worker(queue: Queue, puller: Puller, store: Store, settings: Settings) -> W
         here = [one.name for one in store.complete if any(pattern.matches(one.name) for pattern in keep)]
         return list({name.folded: name for name in (*named, *here)}.values())
 
-    zone = ZoneInfo(said.timezone) if said.timezone is not None else local_zone(os.environ)
     return Worker(
         queue,
         puller.pull,
-        Schedule(tuple(map(parse_window, said.windows)), zone),
+        Schedule(tuple(map(parse_window, said.windows)), guards.zone),
         WallClock(),
         most=settings.upstream.max_concurrent_downloads,
         tries=said.tries,
         retry_delay_s=said.retry_delay,
         kept_fresh=kept_fresh,
+        room=guards.room,
     )
 
 

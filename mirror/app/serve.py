@@ -4,16 +4,17 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp_jinja2
 import jinja2
 import structlog
 from aiohttp import web
 
-from mirror.app.access import access_of
+from mirror.app.access import Access, access_of
 from mirror.app.access_log import access_log, wanted
 from mirror.app.api import add_api
 from mirror.app.news_log import LOGGED, log_news
@@ -27,6 +28,13 @@ from mirror.web import AdminFace, BundleFace, Metrics, QueueDesk, QueueFace, Set
 log = structlog.get_logger(__name__)
 
 _LARGEST_BODY = 1 << 20
+
+
+class Face(Protocol):
+    """What answers some of the routes."""
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        """Return them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,7 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
 def application(parts: Parts, names: Names, certificates: Certificates, data: DataAddress) -> web.Application:
     """Put the faces on the parts."""
     settings = parts.settings
-    access = access_of(settings)
+    access = access_of(settings, names)
     metrics = Metrics(parts.store, parts.fills)
     parts.events.tap(metrics.hear)
     logging = [access_log] if settings.logging.access and wanted() else []
@@ -109,8 +117,17 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
     )
     aiohttp_jinja2.setup(app, loader=jinja2.PackageLoader("mirror.web"), autoescape=True)
     app.on_response_prepare.append(access.gate.prepare)
-    faces = (
-        access,
+    faces = (access, *_faces(parts, names, certificates, data, access), *_faces_that_look(parts, metrics))
+    for face in faces:
+        app.add_routes(face.routes())
+    if settings.features.enable_api_proxy:
+        add_api(app, parts)
+    return app
+
+
+def _faces(parts: Parts, names: Names, certificates: Certificates, data: DataAddress, access: Access) -> Iterable[Face]:
+    settings = parts.settings
+    return (
         RegistryFace(
             parts.store,
             parts.fills,
@@ -121,19 +138,39 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
             Locations(data.location, access.seal.ticket),
             offline=settings.offline,
         ),
-        StatusFace(settings, parts.store, parts.keeper.pins, parts.fills, parts.ledger, parts.upstreams.main, metrics),
-        AdminFace(parts.store, parts.ledger, parts.keeper.pins, parts.puller, parts.upstreams, settings.upstream.host),
         BundleFace(parts.store, parts.keeper, settings.upstream.host),
         CertificateFace(certificates),
         SetupFace(settings, names, certificates),
-        QueueFace(QueueDesk(parts.queue, parts.worker, parts.admission, parts.tags, settings.upstream.host)),
-        StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, settings.upstream.host),
+        QueueFace(
+            QueueDesk(parts.queue, parts.worker, parts.guards, parts.admission, parts.tags, settings.upstream.host)
+        ),
+        StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, parts.admission, settings.upstream.host),
     )
-    for face in faces:
-        app.add_routes(face.routes())
-    if settings.features.enable_api_proxy:
-        add_api(app, parts)
-    return app
+
+
+def _faces_that_look(parts: Parts, metrics: Metrics) -> Iterable[Face]:
+    settings = parts.settings
+    return (
+        StatusFace(
+            settings,
+            parts.store,
+            parts.keeper.pins,
+            parts.fills,
+            parts.ledger,
+            parts.upstreams.main,
+            metrics,
+            parts.admission,
+        ),
+        AdminFace(
+            parts.store,
+            parts.ledger,
+            parts.keeper.pins,
+            parts.puller,
+            parts.upstreams,
+            parts.admission,
+            settings.upstream.host,
+        ),
+    )
 
 
 def _url(host: str, port: int) -> str:

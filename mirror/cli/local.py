@@ -130,7 +130,9 @@ class Local:
     @property
     def _desk(self) -> QueueDesk:
         parts = self.parts
-        return QueueDesk(parts.queue, parts.worker, parts.admission, parts.tags, parts.settings.upstream.host)
+        return QueueDesk(
+            parts.queue, parts.worker, parts.guards, parts.admission, parts.tags, parts.settings.upstream.host
+        )
 
     def _name(self, text: str) -> ModelName:
         return ModelName.parse(text, host=self.parts.settings.upstream.host)

@@ -3,11 +3,14 @@
 Rooms are imported where they are needed: a command that only asks a running mirror starts in half the time.
 """
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from mirror.config import LogLevel, Settings, server_url
+from mirror.config.aliases import VARIABLES
 from mirror.store import holder
 
 if TYPE_CHECKING:
@@ -86,10 +89,9 @@ class Reached(Protocol):
         """Take in models of a folder on the mirror's machine; yields progress, and at the end what came in."""
 
 
-def _checked(server: str) -> str:
-    """The --server URL, if it is one."""
-    found = server_url({"OLLAMA_MIRROR_SERVER": server})
-    return found or server
+def checked(server: str) -> str:
+    """Return the URL of --server as it is compared and called. Raises SettingsError where it is none."""
+    return server_url({"OLLAMA_MIRROR_SERVER": server}) or server
 
 
 @asynccontextmanager
@@ -105,9 +107,9 @@ async def reached(settings: Settings, server: str | None, command: str, *, creat
     busy = None if server else holder(settings.cache.state_directory / "lock")
     if busy is not None and busy.url is None:
         raise busy
-    url = _checked(server) if server else busy.url if busy else None
+    url = checked(server) if server else busy.url if busy else None
     if url:
-        async with AdminClient(url, _shown(settings, here=not server)) as client:
+        async with AdminClient(url, shown(settings, url if server else None)) as client:
             yield client
         return
     from mirror.app import opened_parts
@@ -124,21 +126,41 @@ async def keys_of(settings: Settings, server: str) -> AsyncIterator["AdminClient
     """Yield the running mirror at ``server``, whose keys are to be looked at or changed."""
     from mirror.client import AdminClient
 
-    async with AdminClient(_checked(server), _shown(settings, here=False)) as client:
+    async with AdminClient(checked(server), shown(settings, checked(server))) as client:
         yield client
 
 
-def _shown(settings: Settings, *, here: bool) -> Callable[[], str] | str | None:
-    """Return what a command shows a running mirror: the key of the settings, else that it is on the same machine.
+def shown(settings: Settings, named: str | None) -> Callable[[], str] | str | None:
+    """Return what a command shows a running mirror: a key, else that it is on the same machine.
 
-    The latter is never shown to a mirror that was named: it would be good for a minute in anybody's hands.
+    ``named`` is the URL of --server, None for the mirror of this machine's store. What proves that one is on the same
+    machine is shown to no mirror that was named, for a minute it would be good in anybody's hands; nor is the key of
+    this mirror's settings, unless it is this mirror that was named. A key in the environment is there to be shown.
     """
     key = settings.security.api_key
-    if key is not None:
+    if key is not None and (named is None or _is_in_environment() or _is_this_mirror(settings, named)):
         return key.get_secret_value()
-    if not here:
+    if named is not None:
         return None
     from mirror.access import Seal
 
     seal = Seal.of_commands(settings.cache.state_directory.absolute())
     return seal.local_token if seal is not None else None
+
+
+def _is_in_environment() -> bool:
+    names = [name for name, alias in VARIABLES.items() if alias.key == "security.api_key"]
+    return any(os.environ.get(name) or os.environ.get(f"{name}_FILE") for name in names)
+
+
+def _is_this_mirror(settings: Settings, named: str) -> bool:
+    """Whether a URL is that of the mirror whose settings these are: ``server.public_url``, or its port right here."""
+    if settings.server.public_url is not None and _place(named) == _place(settings.server.public_url):
+        return True
+    hosts = {"localhost", "127.0.0.1", "::1", settings.server.host}
+    return any(_place(named) == ("http", host, settings.server.port) for host in hosts)
+
+
+def _place(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)

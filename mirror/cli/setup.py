@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirror.cli.options import Where, fail, on_a_mirror
+from mirror.cli.reach import checked, shown
 from mirror.cli.text import plain
-from mirror.config import server_url
 from mirror.store import holder
 
 if TYPE_CHECKING:
@@ -68,18 +68,13 @@ async def _asked(
 
 def _reached(where: Where) -> "tuple[str, Key]":
     """The mirror that is meant, the one named or else the one that has this machine's store, and what to show it."""
-    said = where.settings.security.api_key
-    key = said.get_secret_value() if said is not None else None
     if where.server:
-        return server_url({"OLLAMA_MIRROR_SERVER": where.server}) or where.server, key
-    state = where.settings.cache.state_directory.absolute()
-    running = holder(state / "lock")
+        url = checked(where.server)
+        return url, shown(where.settings, url)
+    running = holder(where.settings.cache.state_directory.absolute() / "lock")
     if running is None or running.url is None:
         fail("no mirror serves on this machine; start it (mirror serve), or name one: --server http://MIRROR:11434", 1)
-    from mirror.access import Seal
-
-    seal = Seal.of_commands(state)
-    return running.url, key or (seal.local_token if seal is not None else None)
+    return running.url, shown(where.settings, None)
 
 
 def _show(checks: "Sequence[Check]") -> None:

@@ -15,9 +15,6 @@ SERVER_VARIABLE = f"{PREFIX}SERVER"
 NOT_SETTINGS = frozenset({CONFIG_VARIABLE, SERVER_VARIABLE})
 """Variables that commands read: which file to load, which running mirror to talk to."""
 
-FOREIGN = {"HF_TOKEN": "hf_token", "OLLAMA_BACKEND": "proxy.backend"}
-"""Variables of other programs that say one of our settings; the second is an older proxy's."""
-
 _DURATION_ENDINGS = {"_s": "s", "_days": "d"}
 _SIZE_ENDINGS = {"_mb": "MB", "_gb": "GB"}
 
@@ -52,6 +49,18 @@ class Alias:
         return given
 
 
+FOREIGN: Mapping[str, Alias] = MappingProxyType(
+    {
+        "HF_TOKEN": Alias("hf_token"),
+        "OLLAMA_BACKEND": Alias("proxy.backend"),
+        "RATE_LIMIT": Alias("pulls.daily_limit"),
+        "DISK_THRESHOLD": Alias("pulls.disk_threshold", "%"),
+        "CLEANUP_DAYS": Alias("pulls.history", "d"),
+    }
+)
+"""Variables of other programs that say one of our settings; all but the first are an older proxy's."""
+
+
 def _with_units() -> dict[str, Alias]:
     kinds = ((Duration, _DURATION_ENDINGS), (ByteSize, _SIZE_ENDINGS))
     return {
@@ -74,7 +83,7 @@ NAMES: Mapping[str, Alias] = MappingProxyType(
 
 VARIABLES: Mapping[str, Alias] = MappingProxyType(
     {
-        **{name: Alias(key) for name, key in FOREIGN.items()},
+        **FOREIGN,
         **{_variable(name): Alias(key) for name, key in _SHORT_VARIABLES.items()},
         **{_variable(name): alias for name, alias in NAMES.items()},
     }

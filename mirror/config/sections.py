@@ -191,6 +191,10 @@ class PullSettings(Section):
     )
     retry_delay: Duration = Field(300.0, description="Wait before the second try; each one after waits twice as long.")
     max_queued: int = Field(1000, ge=1, le=100_000, description="Most models that are queued at once.")
+    daily_limit: int = Field(5, ge=0, description="Models that one client may ask for in a day; 0 is no limit.")
+    disk_threshold: ShareOf = Field(
+        Share(90.0), description="Use of the store's disk above which nothing more is queued or begun."
+    )
     history: Duration = Field(2_592_000.0, description="Jobs that are over are remembered for so long.")
 
 

@@ -50,8 +50,11 @@ class DataAddress:
 
         @web.middleware
         async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
+            # A model may be called blobs: it is the last part but one that says what is asked for.
             if self.took(request) and not (
-                request.method in ("GET", "HEAD") and request.path.startswith("/v2/") and "/blobs/" in request.path
+                request.method in ("GET", "HEAD")
+                and request.path.startswith("/v2/")
+                and request.path.rpartition("/")[0].endswith("/blobs")
             ):
                 raise web.HTTPNotFound(text=_ONLY_BLOBS)
             return await handler(request)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from mirror.listen.names import Names
+from mirror.listen.names import Names, authority_of
 from mirror.listen.sockets import here_of
 from mirror.listen.visitor import Visitor
 
@@ -16,6 +16,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _CONNECT = re.compile(rb"CONNECT (?:\[([0-9A-Fa-f:.%]+)\]|([A-Za-z0-9_.-]+)):(\d{1,5}) HTTP/1\.[01]\r\n")
 
 _OF_A_REGISTRY = ("/v2", "/mirror/")
+_NO_HOST = "the request needs one Host header, which says the host and the port that it is for\n"
+_NO_BODY = "the body of the request is not what its headers say: {error}\n"
 _NO_SITE = "this is a mirror of {host}'s registry; the rest of that site is not here\n"
 
 
@@ -40,7 +42,10 @@ class Target:
 
 
 def proxy_requests(names: Names) -> Middleware:
-    """Return the middleware that lets in requests in absolute form for the hosts answered here, and no others."""
+    """Return the middleware that lets in requests in absolute form for the hosts answered here, and no others.
+
+    It comes first: what is behind it may make an address of the Host header, which is looked at here and nowhere else.
+    """
 
     @web.middleware
     async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -48,11 +53,18 @@ def proxy_requests(names: Names) -> Middleware:
         if visitor is not None:
             visitor.asked()
         try:
+            hosts = request.headers.getall("Host", ())
+            if len(hosts) != 1 or authority_of(hosts[0]) is None:
+                raise web.HTTPBadRequest(text=_NO_HOST)
             if not request.raw_path.startswith(("/", "*")):
                 _check(request, names)
             if not request.path.startswith(_OF_A_REGISTRY) and _stands_in(request, names):
                 raise web.HTTPNotFound(text=_NO_SITE.format(host=request.url.host))
             return await handler(request)
+        except web.RequestPayloadError as error:
+            if request.writer.output_size:
+                raise
+            raise web.HTTPBadRequest(text=_NO_BODY.format(error=error)) from error
         finally:
             if visitor is not None and request.content.is_eof():  # else the rest of a body comes, or the end
                 visitor.answered()

@@ -14,6 +14,7 @@ _FIELDS = 64
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"  # RFC 6585 §5
 )
+_NO_TARGET = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Visitor(web.RequestHandler):
@@ -71,6 +72,12 @@ class Visitor(web.RequestHandler):
         if self._in_head and data and not self._head_goes_on(data):
             return
         super().data_received(data)
+        request = self._current_request
+        if self._messages and request is not None and not request.content.is_eof():
+            # What came goes on neither with the body nor with a next request; aiohttp tells nobody who reads the body.
+            request.content.set_exception(web.RequestPayloadError("what came is no chunk"))
+            request.content.feed_eof()
+            self.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End; the guest is gone."""
@@ -78,6 +85,18 @@ class Visitor(web.RequestHandler):
         self._guests.gone(self._guest)
         self._guest.left()
         super().connection_lost(exc)
+
+    async def start(self) -> None:
+        """Answer requests, one after the other; one whose target names a host that is none ends the connection.
+
+        aiohttp fails to make a request of that, and would leave the connection open for ever, with no answer.
+        """
+        try:
+            await super().start()
+        except ValueError:
+            if self.transport is not None:
+                self.transport.write(_NO_TARGET)
+            self.force_close()
 
     def asked(self) -> None:
         """A handler has begun: what comes next is no head."""

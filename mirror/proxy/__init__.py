@@ -7,6 +7,7 @@ from mirror.proxy.described import Descriptions
 from mirror.proxy.face import ApiFace
 from mirror.proxy.own import OwnAnswers
 from mirror.proxy.pulls import OwnPulls
+from mirror.proxy.queue import QueueRoutes
 from mirror.proxy.relay import Relay
 
-__all__ = ["ApiFace", "Descriptions", "OwnAnswers", "OwnPulls", "Relay"]
+__all__ = ["ApiFace", "Descriptions", "OwnAnswers", "OwnPulls", "QueueRoutes", "Relay"]

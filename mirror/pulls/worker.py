@@ -58,10 +58,12 @@ class Worker:
         tries: int,
         retry_delay_s: float,
         kept_fresh: Callable[[], Iterable[ModelName]] = tuple,
+        room: Callable[[], None] = lambda: None,
     ) -> None:
         """``most`` jobs run at the same time; one is tried ``tries`` times, the first wait between being given.
 
-        ``kept_fresh`` are the models that are asked for in every window by themselves, after those of people.
+        ``kept_fresh`` are the models that are asked for in every window by themselves, after those of people. ``room``
+        raises StoreFull where nothing more is to be begun.
         """
         self._queue = queue
         self._fetch = fetch
@@ -71,6 +73,7 @@ class Worker:
         self._tries = tries
         self._retry_delay_s = retry_delay_s
         self._kept_fresh = kept_fresh
+        self._room = room
         self._freshened: datetime | None = None
         self._running: dict[str, _Running] = {}
 
@@ -174,6 +177,7 @@ class Worker:
                 running.progress = progress
 
         try:
+            self._room()
             final = await self._fetch(job.name, report, user, parks=True)
         except asyncio.CancelledError:
             await self._given_back(job)

@@ -35,8 +35,9 @@ class Locations:
         return f"{found}?{query}" if query else str(found)
 
     def _query(self, request: web.Request, digest: Digest) -> str:
-        said = request.query.get(TICKET)
-        if said is not None:
-            return request.rel_url.raw_query_string  # a ticket is not good for a longer one
         caller = request.get(CALLER)
-        return f"{TICKET}={self._ticket(digest, caller.key_id)}" if caller is not None and caller.key_id else ""
+        if caller is None or caller.key_id is None:
+            return ""
+        if caller.by_ticket:
+            return request.rel_url.raw_query_string  # a ticket is not good for a longer one
+        return f"{TICKET}={self._ticket(digest, caller.key_id)}"

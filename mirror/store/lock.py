@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 from typing import Self
 
+from mirror import lockfiles
 from mirror.errors import StoreBusy, StoreUnusable
 
 _TRIES = 20
 _PAUSE_S = 0.01
+_LONGEST = 4096
 
 
 class StoreLock:
@@ -26,14 +28,15 @@ class StoreLock:
         self._url: str | None = None
 
     def take(self) -> Self:
-        """Take the lock now, or raise StoreBusy; StoreUnusable where the file cannot be made."""
+        """Take the lock now, or raise StoreBusy; StoreUnusable where the file cannot be made or is a link."""
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd, _ = lockfiles.opened(self._path)
         except OSError as error:
             raise StoreUnusable(f"cannot open {self._path}: {error.strerror}") from error
         if not _locked(fd):
+            busy = _busy(fd)
             os.close(fd)
-            raise _busy(self._path)
+            raise busy
         self._fd = fd
         self.announce(None)
         return self
@@ -55,7 +58,7 @@ class StoreLock:
         then this one must stop.
         """
         try:
-            found = os.stat(self._path)
+            found = os.lstat(self._path)
         except OSError:
             found = None
         mine = os.fstat(self._fd)
@@ -79,13 +82,13 @@ class StoreLock:
 def holder(path: Path) -> StoreBusy | None:
     """Say who holds the lock at ``path``, or None when nobody does. Changes nothing."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = lockfiles.opened_to_look(path)
     except OSError:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return _busy(path)
+        return _busy(fd)
     else:
         return None
     finally:
@@ -104,9 +107,9 @@ def _locked(fd: int) -> bool:
     return False
 
 
-def _busy(path: Path) -> StoreBusy:
+def _busy(fd: int) -> StoreBusy:
     try:
-        said = json.loads(path.read_bytes())
+        said = json.loads(os.pread(fd, _LONGEST, 0))
         return StoreBusy(str(said["holder"]), said["url"])
     except (OSError, ValueError, KeyError, TypeError):
         return StoreBusy("another process", None)

@@ -6,10 +6,11 @@ from aiohttp import web
 
 from mirror.access import CALLER
 from mirror.db import Ledger
-from mirror.fill import Puller
+from mirror.fill import Admission, Puller
 from mirror.store import Pins, Store
 from mirror.upstream import Upstreams
 from mirror.values import ModelName
+from mirror.web.hiding import hidden_from
 from mirror.web.problems import answering, problem
 from mirror.web.requests import BadRequest, body_of, lines
 from mirror.web.steps import outdated_steps, pull_steps
@@ -23,13 +24,21 @@ class AdminFace:
     """Models and pulls. Long work answers with one JSON object a line, as it goes."""
 
     def __init__(
-        self, store: Store, ledger: Ledger, pins: Pins, puller: Puller, upstreams: Upstreams, host: str
+        self,
+        store: Store,
+        ledger: Ledger,
+        pins: Pins,
+        puller: Puller,
+        upstreams: Upstreams,
+        admission: Admission,
+        host: str,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._pins = pins
         self._puller = puller
         self._upstreams = upstreams
+        self._admission = admission
         self._host = host
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
@@ -43,12 +52,15 @@ class AdminFace:
         ]
 
     async def models(self, request: web.Request) -> web.StreamResponse:
-        """List what is in the store."""
-        return web.json_response({"models": await models_view(self._store, self._ledger, self._pins)})
+        """List what is in the store, as far as the policy lets the caller know of it."""
+        hidden = hidden_from(request, self._admission)
+        return web.json_response({"models": await models_view(self._store, self._ledger, self._pins, hidden)})
 
     async def model(self, request: web.Request) -> web.StreamResponse:
         """Show one model with its blobs."""
         name = ModelName.parse(request.match_info["name"], host=self._host)
+        if hidden_from(request, self._admission)(name):
+            return _unknown(name)
         view = await model_details(name, self._store, self._ledger, self._pins)
         return web.json_response(view) if view else _unknown(name)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -10,7 +11,7 @@ from mirror.access import CALLER, Caller, Grant, Limit, OwnNames, Pages, Scope, 
 from mirror.access.credentials import Credentials, with_grant
 from mirror.access.origins import is_same
 from mirror.config import Settings
-from mirror.registry.tokens import challenge
+from mirror.registry.realms import Realms, unknown_host
 from mirror.values import Digest, Invalid
 from mirror.web.needs import Route, Special, route_of
 from mirror.web.refusals import refusal
@@ -42,14 +43,19 @@ _HERE_ONLY = (
 )
 _LACKS = "the key of {user} is not good for {what}: it is good for {scopes}"
 _NEEDS = "this needs a key{what}: Authorization: Bearer KEY; mirror key add makes one"
+_BASIC = {"WWW-Authenticate": 'Basic realm="mirror: any user, and a key as password"'}
+_BEARER = {"WWW-Authenticate": 'Bearer realm="mirror"'}
 _BROKEN = "the mirror cannot read its keys, so what may need one is refused; its log says why"
 
 
 class Gate:
     """Decides on every request, in memory. ``middleware`` comes last of all, ``prepare`` is for on_response_prepare."""
 
-    def __init__(self, settings: Settings, credentials: Credentials, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: Settings, credentials: Credentials, realms: Realms, clock: Callable[[], float]
+    ) -> None:
         security = settings.security
+        self._realms = realms
         self._keys = credentials.keys
         self._credentials = credentials
         self._where = Whereabouts(security.trusted_proxies)
@@ -63,7 +69,7 @@ class Gate:
 
         @web.middleware
         async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if self._keys.due:
+            if self._keys.due and route_of(request).need is not Special.NOTHING:
                 await self._keys.refresh()
             return self._refusal(request) or await handler(request)
 
@@ -90,9 +96,10 @@ class Gate:
         route = route_of(request)
         authorization = request.headers.get("Authorization")
         grant = self._credentials.grant(authorization, caller) if authorization else None
-        grant = grant or self._of_ticket(request, route)
         if grant is not None:
             caller = with_grant(caller, grant)
+        elif (grant := self._of_ticket(request, route)) is not None:
+            caller = replace(with_grant(caller, grant), by_ticket=True)
         request[CALLER] = caller
         if (answer := self._of_page(request, caller)) is not None:
             return answer
@@ -175,16 +182,16 @@ class Gate:
         if authorization and (wait_s := self._credentials.refused(authorization, caller)) > 0.0:
             said = "too many wrong keys from this address; see which key this machine shows"
             return refusal(request, 429, said, {"Retry-After": str(int(wait_s) + 1)})
-        return refusal(request, 401, _NEEDS.format(what=what), _asking(request, caller))
-
-
-def _asking(request: web.Request, caller: Caller) -> dict[str, str]:
-    """Return the challenge (RFC 9110 §11.6.1): a browser asks its user for a password where Basic is offered."""
-    if request.rel_url.path_safe.startswith("/v2"):
-        return challenge(request, caller)
-    if "text/html" in request.headers.get("Accept", ""):
-        return {"WWW-Authenticate": 'Basic realm="mirror: any user, and a key as password"'}
-    return {"WWW-Authenticate": 'Bearer realm="mirror"'}
+        said = _NEEDS.format(what=what)
+        if not request.rel_url.path_safe.startswith("/v2"):
+            basic = "text/html" in request.headers.get("Accept", "")  # a browser then asks its user for a password
+            return refusal(request, 401, said, _BASIC if basic else _BEARER)
+        if (asking := self._realms.challenge(request, caller)) is not None:
+            return refusal(request, 401, said, asking)
+        said = f"{said}; {unknown_host(request)}"
+        # Ollama shows its user what comes with any status but 401, to which it wants a realm (docs/protocol.md §8).
+        ollama = request.headers.get("User-Agent", "").startswith("ollama/")
+        return refusal(request, 403, said) if ollama else refusal(request, 401, said, _BASIC)
 
 
 def _preflight() -> web.Response:

@@ -43,7 +43,6 @@ TABLE = (
     Route("/mirror/health", _READ, Special.NOTHING),
     Route("/mirror/ca.pem", _READ, Special.NOTHING),
     Route("/mirror/setup", _READ, Special.NOTHING),
-    Route("/mirror/setup/", _READ, Special.NOTHING),
     Route("/v2/token", _READ, Special.NOTHING, counted=True),
     Route("/v2", _READ, Scope.PULL),
     Route("/v2/", _READ, Scope.PULL),
@@ -62,6 +61,7 @@ TABLE = (
     Route("/mirror/v1/queue/", _READ, Special.LOOKING, counted=True),
     Route("/mirror/v1/queue", frozenset({"POST"}), Scope.PULL, counted=True),
     Route("/mirror/v1/", None, Scope.ADMIN, counted=True),
+    Route("/mirror/cache", None, Scope.ADMIN, counted=True),
 )
 _ELSE = Route("", None, Scope.ADMIN)
 _HOME_AS_PAGE = Route("/", _READ, Special.LOOKING)
@@ -72,7 +72,7 @@ def route_of(request: web.BaseRequest) -> Route:
     """Return the row for a request. ``path_safe`` is what aiohttp's router goes by: both see the same path."""
     path, method = request.rel_url.path_safe, request.method
     if path.startswith("/v2/") and method in _READ and path != "/v2/token":
-        return _MANIFEST if "/manifests/" in path else _BLOB
+        return _MANIFEST if path.rpartition("/")[0].endswith("/manifests") else _BLOB
     if path == "/" and method in _READ and "text/html" in request.headers.get("Accept", ""):
         return _HOME_AS_PAGE
     return next((one for one in TABLE if one.meets(path, method)), _ELSE)

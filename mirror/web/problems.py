@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from mirror.errors import (
+    AskedTooOften,
     BadBundle,
     BadKey,
     DeniedByUpstream,
@@ -42,7 +43,7 @@ def problem_of(error: MirrorError | Invalid) -> web.Response:
             return problem(403, "Forbidden", str(error))
         case DeniedByUpstream():
             return problem(403, "Denied by upstream", str(error))
-        case RateLimited() | QueueFull():
+        case RateLimited() | QueueFull() | AskedTooOften():
             return problem(429, "Too Many Requests", str(error))
         case OnlyRead() | BadKey():
             return problem(409, "Conflict", str(error))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mirror.fill import Admission, Tags
-from mirror.pulls import Job, Queue, Worker
+from mirror.pulls import Guards, Job, Queue, Worker
 from mirror.values import Invalid, ModelName
 from mirror.web.views import job_view, queue_view
 
@@ -25,6 +25,7 @@ class QueueDesk:
 
     queue: Queue
     worker: Worker
+    guards: Guards
     admission: Admission
     tags: Tags
     host: str
@@ -37,10 +38,20 @@ class QueueDesk:
         """Show jobs that are over, the latest first."""
         return {"jobs": [self._view(job) for job in await self.queue.history(most)]}
 
-    async def add(self, text: str, user: str, who: str, *, priority: int, at_once: bool) -> View:
-        """Want a model for a user; ``who`` is kept as the one who asked."""
+    async def add(
+        self, text: str, user: str, who: str, *, priority: int = 0, at_once: bool = False, limited: bool = False
+    ) -> View:
+        """Want a model for a user; ``who`` is kept as the one who asked, and ``limited`` to so many a day.
+
+        Raises AskedTooOften, StoreFull: nothing was queued.
+        """
         name = self.tags.filed(ModelName.parse(text, host=self.host))
         self.admission.before(name, user)
+        known = self.queue.of(name)
+        if known is None:
+            self.guards.room()
+        if limited and (known is None or who not in known.requesters):
+            await self.guards.day(self.queue, who, self.worker.now())
         asked = await self.queue.ask(name, who, priority=priority, at_once=at_once)
         return {"job": self._view(asked.job), "new": asked.is_new}
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from aiohttp import web
 
-from mirror.access import ANONYMOUS, CALLER
+from mirror.access import ANONYMOUS, CALLER, Scope
+from mirror.values import ModelName
+from mirror.web.hiding import hidden_from
 from mirror.web.problems import answering
 from mirror.web.queue_desk import ACTIONS, QueueDesk
 from mirror.web.requests import BadRequest, body_of
@@ -33,14 +35,19 @@ class QueueFace:
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """Show what is under way."""
-        return web.json_response(await self._desk.show())
+        return web.json_response(self._seen(request, await self._desk.show()))
 
     async def history(self, request: web.Request) -> web.StreamResponse:
         """Show jobs that are over, the latest first; ``?n=`` bounds them."""
         said = request.query.get("n", "50")
         if not (said.isascii() and said.isdigit() and len(said) < 6):
             raise BadRequest(f"n={said}", "n=50")
-        return web.json_response(await self._desk.history(min(int(said), _MOST)))
+        return web.json_response(self._seen(request, await self._desk.history(min(int(said), _MOST))))
+
+    def _seen(self, request: web.Request, view: dict[str, Any]) -> dict[str, Any]:
+        """Leave out jobs for models that the caller must not know of."""
+        hidden, host = hidden_from(request, self._desk.admission), self._desk.host
+        return {**view, "jobs": [one for one in view["jobs"] if not hidden(ModelName.parse(one["name"], host=host))]}
 
     async def ask(self, request: web.Request) -> web.StreamResponse:
         """Want a model."""
@@ -60,6 +67,7 @@ class QueueFace:
             caller.user if caller.user != ANONYMOUS else caller.address,
             priority=body.get("priority", 0),
             at_once=body.get("at_once", False),
+            limited=not Scope.ADMIN.within(caller.scopes),
         )
         return web.json_response(view, status=202 if view["new"] else 200)
 

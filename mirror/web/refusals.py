@@ -23,7 +23,7 @@ def refusal(request: web.Request, status: int, said: str, headers: dict[str, str
 def _answer(request: web.Request, status: int, said: str) -> web.Response:
     path = request.rel_url.path_safe
     if path == "/v2" or path.startswith("/v2/"):
-        if request.method == "GET" and "Range" in request.headers and "/blobs/" in path:
+        if request.method == "GET" and "Range" in request.headers and path.rpartition("/")[0].endswith("/blobs"):
             shown = said.encode("ascii", "replace").decode()
             return web.Response(status=status, headers={**VERSION, "X-Mirror-Error": shown})
         return error_reply(status, _OCI[status], said)

@@ -12,9 +12,10 @@ from aiohttp import web
 from mirror import __version__
 from mirror.config import Settings
 from mirror.db import Ledger
-from mirror.fill import Fills
+from mirror.fill import Admission, Fills
 from mirror.store import Pins, Store
 from mirror.upstream import Upstream
+from mirror.web.hiding import hidden_from
 from mirror.web.metrics import Metrics
 from mirror.web.views import fill_view, models_view
 
@@ -33,6 +34,7 @@ class StatusFace:
         ledger: Ledger,
         upstream: Upstream,
         metrics: Metrics,
+        admission: Admission,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -41,6 +43,7 @@ class StatusFace:
         self._ledger = ledger
         self._upstream = upstream
         self._metrics = metrics
+        self._admission = admission
         self._started = time.monotonic()
         self._asked_at = float("-inf")
         self._answered = False
@@ -60,7 +63,7 @@ class StatusFace:
         """Answer by Accept: a page for browsers, JSON for programs, else the text Ollama's clients probe for."""
         accept = request.headers.get("Accept", "")
         if "text/html" in accept and self._settings.features.enable_web_ui:
-            context = {"stats": await self._stats(), "version": __version__, "host": request.host}
+            context = {"stats": await self._stats(request), "version": __version__, "host": request.host}
             return aiohttp_jinja2.render_template("home.html", request, context)
         if "application/json" in accept:
             return web.json_response(
@@ -77,7 +80,7 @@ class StatusFace:
 
     async def stats(self, request: web.Request) -> web.StreamResponse:
         """Return the statistics as JSON."""
-        return web.json_response(await self._stats())
+        return web.json_response(await self._stats(request))
 
     async def health(self, request: web.Request) -> web.StreamResponse:
         """Say how the parts are: healthy, degraded (the store serves, the upstream is away), unhealthy (503)."""
@@ -110,9 +113,10 @@ class StatusFace:
         body = self._metrics.text(await self._blob_sizes())
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    async def _stats(self) -> dict[str, Any]:
-        """The keys of the first seed as they were, and what came since."""
-        every = await models_view(self._store, self._ledger, self._pins)
+    async def _stats(self, request: web.Request) -> dict[str, Any]:
+        """The keys of the first seed as they were, and what came since, as far as the caller may know."""
+        hidden = hidden_from(request, self._admission)
+        every = await models_view(self._store, self._ledger, self._pins, hidden)
         models = [one for one in every if one["complete"] and one["from"] is None]
         traffic = self._ledger.total
         return {

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from mirror.config import parse_rate
-from mirror.fill import Repairer
+from mirror.fill import Admission, Repairer
 from mirror.keep import Keeper, Scrub
 from mirror.store import Store
 from mirror.values import NamePattern
 from mirror.web.admin import dry_run
+from mirror.web.hiding import hidden_from
 from mirror.web.problems import answering, problem
 from mirror.web.requests import BadRequest, body_of, lines
 from mirror.web.steps import gc_steps, repair_steps, scrub_steps, verify_steps
@@ -22,11 +23,14 @@ _PIN = '{"pattern": "qwen3:*"}'
 class StoreFace:
     """Limits, pins, tidying up, scrubbing, verifying. What takes long answers with one JSON object a line."""
 
-    def __init__(self, store: Store, keeper: Keeper, scrub: Scrub, repairer: Repairer, host: str) -> None:
+    def __init__(
+        self, store: Store, keeper: Keeper, scrub: Scrub, repairer: Repairer, admission: Admission, host: str
+    ) -> None:
         self._store = store
         self._keeper = keeper
         self._scrub = scrub
         self._repairer = repairer
+        self._admission = admission
         self._host = host
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
@@ -45,7 +49,8 @@ class StoreFace:
 
     async def usage(self, request: web.Request) -> web.StreamResponse:
         """Say what the store takes, of what it may."""
-        return web.json_response(await usage_view(self._store, self._keeper, self._scrub))
+        hidden = hidden_from(request, self._admission)
+        return web.json_response(await usage_view(self._store, self._keeper, self._scrub, hidden))
 
     async def gc(self, request: web.Request) -> web.StreamResponse:
         """Remove what has to go, or with ``dry_run`` say what would."""
@@ -81,7 +86,7 @@ class StoreFace:
 
     async def pins(self, request: web.Request) -> web.StreamResponse:
         """List the patterns that pin models."""
-        return web.json_response(pins_view(self._keeper.pins, self._store))
+        return web.json_response(pins_view(self._keeper.pins, self._store, hidden_from(request, self._admission)))
 
     async def pin(self, request: web.Request) -> web.StreamResponse:
         """Pin the models that a pattern matches, now and later."""

@@ -11,6 +11,7 @@ from mirror.keep import Keeper, Scrub
 from mirror.pulls import Job, Queue, Worker
 from mirror.store import Pins, Store, StoredManifest, census
 from mirror.values import Descriptor, Manifest, ModelName
+from mirror.web.hiding import Hidden, nothing_hidden
 
 _CONFIG_BYTES = 1 << 20
 
@@ -40,10 +41,13 @@ def model_view(stored: StoredManifest, store: Store, ledger: Ledger, pins: Pins)
     }
 
 
-async def models_view(store: Store, ledger: Ledger, pins: Pins) -> list[dict[str, Any]]:
-    """Return every model, the newest first; those still waiting for blobs among them, and what others have."""
+async def models_view(
+    store: Store, ledger: Ledger, pins: Pins, hidden: Hidden = nothing_hidden
+) -> list[dict[str, Any]]:
+    """Return every model that is not hidden, the newest first; those waiting for blobs and what others have, too."""
     known = {one.name.folded: one for models in (store.extra.models(), store.complete, store.staged) for one in models}
-    newest = sorted(known.values(), key=lambda one: (one.written_at, str(one.name)), reverse=True)
+    seen = [one for one in known.values() if not hidden(one.name)]
+    newest = sorted(seen, key=lambda one: (one.written_at, str(one.name)), reverse=True)
     return await asyncio.to_thread(lambda: [model_view(one, store, ledger, pins) for one in newest])
 
 
@@ -78,15 +82,15 @@ async def removal_view(name: ModelName, store: Store) -> dict[str, Any] | None:
     return {"name": found[0].name.short, "freed": freed, "dry_run": True}
 
 
-async def usage_view(store: Store, keeper: Keeper, scrub: Scrub) -> dict[str, Any]:
+async def usage_view(store: Store, keeper: Keeper, scrub: Scrub, hidden: Hidden = nothing_hidden) -> dict[str, Any]:
     """Return what the store takes and may take, in bytes, and how the last scrub went."""
     found, limits = await asyncio.to_thread(census, store.layout), keeper.limits()
-    damaged = [one.name.short for one in store.damaged_models()]
+    damaged = {one.name for one in store.damaged_models()}
     return {
         "directory": str(store.layout.root),
         "models": len(store.complete),
-        "incomplete_models": sum(one.name.short not in damaged for one in store.staged),
-        "damaged_models": damaged,
+        "incomplete_models": sum(one.name not in damaged for one in store.staged),
+        "damaged_models": sorted(name.short for name in damaged if not hidden(name)),
         "blobs": len(found.blobs),
         "size": sum(one.size for one in found.blobs.values()),
         "partial": sum(one.size for one in found.partials.values()),
@@ -102,9 +106,9 @@ async def usage_view(store: Store, keeper: Keeper, scrub: Scrub) -> dict[str, An
     }
 
 
-def pins_view(pins: Pins, store: Store) -> dict[str, Any]:
-    """Return every pin, who set it, and the models in the store that it pins."""
-    names = sorted({one.name for shelf in (store.complete, store.staged) for one in shelf})
+def pins_view(pins: Pins, store: Store, hidden: Hidden = nothing_hidden) -> dict[str, Any]:
+    """Return every pin, who set it, and the models in the store that it pins and that are not hidden."""
+    names = sorted({one.name for shelf in (store.complete, store.staged) for one in shelf if not hidden(one.name)})
     return {
         "pins": [
             {
