@@ -11,11 +11,12 @@ import pytest
 from mirror.app import running_mirror
 from mirror.demo.ollama import pull
 from mirror.listen import Authority, Names
-from mirror.values import ByteRange
+from mirror.values import ByteRange, Manifest
+from tests.fakes.docker_registry import skip_without
 from tests.fakes.registry import running_fake_registry
 from tests.process import run
 from tests.support import MANIFEST, add_blob, blob_path, machine, mirrored, settings
-from tests.ways import HOST, WAYS, doors, tls_socket
+from tests.ways import HOST, WAYS, Doors, doors, tls_socket
 
 SIZE = 3_000_000
 
@@ -199,3 +200,24 @@ async def test_a_tunnel_that_is_listed_goes_past_the_mirror(tmp_path: Path) -> N
             writer.close()
             await writer.wait_closed()
         assert [entry.headers.get("Via") for entry in fake.asked("manifest")] == [None]
+
+
+@skip_without("skopeo")
+async def test_skopeo_trusts_the_ca(tmp_path: Path) -> None:
+    """A client of registries that nobody of us wrote, by TLS, with the CA in a folder as it wants it."""
+    async with running_fake_registry() as fake, doors(tmp_path, fake) as there:
+        add_blob(fake, 1000)
+        trusted, nobody = tmp_path / "trusted", tmp_path / "nobody"
+        trusted.mkdir()
+        nobody.mkdir()
+        (trusted / "ca.crt").write_bytes(there.ca.read_bytes())
+        image = f"docker://127.0.0.1:{there.port}/library/m:latest"
+        done = await run("skopeo", "inspect", "--raw", "--cert-dir", str(trusted), image)
+        assert (done.code, Manifest.parse(done.out.strip().encode()).digest) == (0, (await manifest_of(there)).digest)
+        assert (await run("skopeo", "inspect", "--raw", "--cert-dir", str(nobody), image)).code != 0
+
+
+async def manifest_of(there: Doors) -> Manifest:
+    """The manifest as any client gets it."""
+    async with machine(there.mirror.url) as client:
+        return await client.manifest()
