@@ -66,16 +66,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
     events = Events()
     state = settings.cache.state_directory.absolute()
     async with AsyncExitStack() as stack:
-        root = settings.cache.directory.absolute()
-        store = await Store.open(
-            root,
-            state,
-            events,
-            holder=holder,
-            create=create,
-            shared=settings.cache.shared_with_ollama,
-            also_from=settings.cache.also_from,
-        )
+        store = await _store(settings, events, holder, create=create)
         stack.callback(store.close)
         engine = await open_database(settings.database.url, state / "mirror.db")
         stack.push_async_callback(engine.dispose)
@@ -104,29 +95,37 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         queue = Queue(engine, settings.pulls.max_queued)
         await queue.load()
         guards = Guards(settings.pulls, store.room, _zone(settings))
-        worker = _worker(queue, puller, store, guards, settings)
-        scrub, repairer = (
-            Scrub(store, settings.cache, events),
-            Repairer(store, puller, events, settings.cache.cleanup_interval),
-        )
         yield Parts(
-            settings,
-            events,
-            store,
-            ledger,
-            keeper,
-            scrub,
-            upstreams,
-            fills,
-            tags,
-            admission,
-            puller,
-            repairer,
-            behind,
-            queue,
-            worker,
-            guards,
+            settings=settings,
+            events=events,
+            store=store,
+            ledger=ledger,
+            keeper=keeper,
+            scrub=Scrub(store, settings.cache, events),
+            upstreams=upstreams,
+            fills=fills,
+            tags=tags,
+            admission=admission,
+            puller=puller,
+            repairer=Repairer(store, puller, events, settings.cache.cleanup_interval),
+            behind=behind,
+            queue=queue,
+            worker=_worker(queue, puller, store, guards, settings),
+            guards=guards,
         )
+
+
+async def _store(settings: Settings, events: Events, holder: str, *, create: bool) -> Store:
+    cache = settings.cache
+    return await Store.open(
+        cache.directory.absolute(),
+        cache.state_directory.absolute(),
+        events,
+        holder=holder,
+        create=create,
+        shared=cache.shared_with_ollama,
+        also_from=cache.also_from,
+    )
 
 
 @asynccontextmanager
