@@ -100,19 +100,6 @@ def test_a_refusal_names_the_rule() -> None:
     )
 
 
-def test_a_blob_is_refused_where_every_model_that_names_it_is() -> None:
-    """Blobs are shared: a license text that a refused model has, too, belongs to the others as well."""
-    policy = _policy(blocked_models=["bad*"], rules=[{"deny": ["big"], "over": "1GB"}])
-    good, bad, worse, big = map(_name, ("good", "bad", "badder", "big"))
-    assert policy.decide_blob([bad, good]).allowed
-    assert policy.decide_blob([bad, worse]).refused
-    assert policy.decide_blob([bad, big]).undecided
-    assert policy.decide_blob([bad, big], facts=lambda _: LARGE).refused
-    assert policy.decide_blob([bad, big], facts=lambda _: SMALL).allowed
-    assert policy.decide_blob([]).allowed
-    assert "bad:latest is refused" in policy.decide_blob([bad, worse]).why
-
-
 def test_without_rules_nothing_is_looked_at() -> None:
     """The way of a hit asks this first."""
     assert _policy().empty

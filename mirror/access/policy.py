@@ -170,27 +170,6 @@ class Policy:
             return Verdict(Decision.REFUSED, f"{name.short} is refused: it is not among security.allowed_models")
         return _ALLOWED
 
-    def decide_blob(
-        self,
-        names: Iterable[ModelName],
-        user: str = ANONYMOUS,
-        facts: Callable[[ModelName], Facts | None] = lambda _: None,
-    ) -> Verdict:
-        """Decide on a blob that these models are known to name: refused only where every one of them is.
-
-        Undecided where none is allowed and one is undecided. The caller puts the name under which the blob is asked
-        for among them; without any, the blob is allowed.
-        """
-        refused = _ALLOWED
-        undecided = False
-        for name in names:
-            verdict = self.decide(name, user, facts(name))
-            if verdict.allowed:
-                return _ALLOWED
-            undecided = undecided or verdict.undecided
-            refused = refused if refused.refused else verdict
-        return _UNDECIDED if undecided else refused
-
 
 def _patterns(texts: Iterable[str], host: str, filed: Callable[[str], str]) -> tuple[NamePattern, ...]:
     return tuple(NamePattern.parse(filed(one), host=host, any_tag=True) for one in texts)

@@ -63,9 +63,7 @@ class Admission:
         if self._policy.empty:
             return
         _insist(await self._verdict(name, manifest, user))
-        self._lately[name.folded, manifest.digest] = manifest
-        if len(self._lately) > _MOST_LATELY:
-            self._lately.popitem(last=False)
+        self._remember(name, manifest)
 
     def before_digest(self, asked: ModelName, digest: Digest, user: str = ANONYMOUS) -> None:
         """Raise NotAllowed for a manifest asked for by its digest, unless a model may have it by its name."""
@@ -82,12 +80,12 @@ class Admission:
 
     async def after_digest(self, manifest: Manifest, user: str = ANONYMOUS) -> None:
         """Raise NotAllowed unless a model that is known to have this manifest is allowed. Else as ``after``."""
-        if not self._policy.empty:
-            await self._insist_on_one(
-                ((name, manifest) for name in self._having(manifest.digest)), manifest.digest, user
-            )
-            for name in self._having(manifest.digest):
-                self._lately[name, manifest.digest] = manifest
+        if self._policy.empty:
+            return
+        names = self._having(manifest.digest)
+        await self._insist_on_one(((name, manifest) for name in names), manifest.digest, user)
+        for name in names:
+            self._remember(name, manifest)
 
     async def blob(self, asked: ModelName, digest: Digest, user: str = ANONYMOUS) -> None:
         """Raise NotAllowed for a blob unless a model known to name it is allowed; those of ``asked`` come first.
@@ -116,6 +114,12 @@ class Admission:
             f"{digest.short} is refused: there are rules, so ask for the manifest of its model first"
         )
         raise trouble or refusal or ask_first
+
+    def _remember(self, name: ModelName, manifest: Manifest) -> None:
+        """Know for a while that a model has this manifest, though it may not be kept; the policy judges it anew."""
+        self._lately[name.folded, manifest.digest] = manifest
+        if len(self._lately) > _MOST_LATELY:
+            self._lately.popitem(last=False)
 
     async def _verdict(self, name: ModelName, manifest: Manifest, user: str) -> Verdict:
         verdict = self._policy.decide(name, user)
