@@ -53,6 +53,11 @@ class Budget:
         self._urgent = 0
 
     @property
+    def rate(self) -> float | None:
+        """The limit in bytes per second; None is no limit."""
+        return self._bucket.rate
+
+    @property
     def unlimited(self) -> bool:
         """Whether there is no limit, so that nobody ever waits."""
         return self._bucket.rate is None
@@ -64,8 +69,10 @@ class Budget:
         return None if rate is None else max(_SMALLEST_PIECE, int(rate * _PIECE_S))
 
     def set_rate(self, rate: float | None) -> None:
-        """Change the limit, in bytes per second, for all who wait now and later."""
+        """Change the limit, in bytes per second, for all who wait now and later; what is owed is forgotten then."""
         with self._changed:
+            if rate == self._bucket.rate:
+                return
             self._bucket = Bucket(rate)
             self._changed.notify_all()
 

@@ -8,11 +8,8 @@ import http.client
 import select
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from mirror.errors import UpstreamError, UpstreamMisbehaved, UpstreamUnavailable
 from mirror.threads import in_thread
@@ -20,6 +17,7 @@ from mirror.upstream.addresses import Guard
 from mirror.upstream.answers import refusal
 from mirror.upstream.budget import Budget
 from mirror.upstream.connections import Address, Connections, proxy_headers
+from mirror.upstream.transfer import Transfer
 from mirror.values import ByteRange, InvalidRange
 from mirror.values.http_range import parse_content_range, range_header
 
@@ -28,65 +26,28 @@ _READ_BYTES = 256 << 10
 
 _TLS_BYTES = 16 << 10
 
-Sink = Callable[[int, bytes], None]
-"""Called in a thread with (offset, bytes), in rising order."""
-
-
-class Transfer:
-    """One range on its way in. The loop may shorten it and stop it while it runs; a thread moves ``at`` on."""
-
-    def __init__(self, span: ByteRange, sink: Sink, *, urgent: Callable[[], bool]) -> None:
-        self.span = span
-        self.at = span.start
-        self.sink = sink
-        self.urgent = urgent
-        self.stopped = False
-        self.held_up = True
-        """Whether it waits for a thread or for the budget, not for the upstream."""
-        self._claimed = span.start
-        self._socket: socket.socket | None = None
-        self._lock = threading.Lock()
-
-    def hold(self, connection: socket.socket | None) -> None:
-        """Say which socket carries it now, so that ``stop`` can end a thread that waits on it."""
-        with self._lock:
-            self._socket = connection
-            if self.stopped and connection is not None:
-                _shut(connection)
-
-    def stop(self) -> None:
-        """End it soon, wherever it is: waiting for a byte, for the budget, or at work."""
-        with self._lock:
-            self.stopped = True
-            if self._socket is not None:
-                _shut(self._socket)
-
-    def claim(self, most: int) -> int:
-        """Return how many bytes to read next, at most so many; 0 when it is over. For the thread that carries."""
-        with self._lock:
-            count = 0 if self.stopped else min(most, self.span.stop - self.at)
-            self._claimed = self.at + count
-            return count
-
-    def shorten(self, stop: int) -> ByteRange | None:
-        """Let it end at ``stop`` and return what it gives up; None where it has come too far for that."""
-        with self._lock:
-            if not max(self._claimed, self.at + 1) <= stop < self.span.stop:
-                return None
-            rest = ByteRange(stop, self.span.stop)
-            self.span = ByteRange(self.span.start, stop)
-            return rest
-
 
 class Carrier:
     """A bounded set of threads, and the idle connections they use again."""
 
     def __init__(
-        self, *, threads: int, connect_timeout_s: float, stall_timeout_s: float, budget: Budget, tls: ssl.SSLContext
+        self,
+        *,
+        threads: int,
+        connect_timeout_s: float,
+        stall_timeout_s: float,
+        budget: Budget,
+        ahead: Budget,
+        tls: ssl.SSLContext,
     ) -> None:
+        """``budget`` is for everything, ``ahead`` besides for transfers while they are not urgent."""
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="carrier")
+        self._most = threads
+        self._at_work: set[Transfer] = set()
+        self._in_line: set[Transfer] = set()
         self._stall_timeout_s = stall_timeout_s
         self._budget = budget
+        self._ahead = ahead
         self._connections = Connections(
             most=threads, connect_timeout_s=connect_timeout_s, stall_timeout_s=stall_timeout_s, tls=tls
         )
@@ -100,9 +61,11 @@ class Carrier:
             StaleAddress, RateLimited, UpstreamUnavailable, UpstreamMisbehaved and the other UpstreamErrors;
             whatever the sink raises.
         """
+        self._in_line.add(transfer)
         try:
             await in_thread(self._threads, lambda: self._carry(address, transfer, guard), transfer.stop)
         finally:
+            self._in_line.discard(transfer)
             transfer.stop()
 
     def close(self) -> None:
@@ -111,6 +74,14 @@ class Carrier:
         self._connections.close()
 
     def _carry(self, address: Address, transfer: Transfer, guard: Guard) -> None:
+        self._in_line.discard(transfer)
+        self._at_work.add(transfer)
+        try:
+            self._connect_and_carry(address, transfer, guard)
+        finally:
+            self._at_work.discard(transfer)
+
+    def _connect_and_carry(self, address: Address, transfer: Transfer, guard: Guard) -> None:
         transfer.held_up = False
         connection = self._connections.reused(address)
         if connection is not None:
@@ -202,7 +173,7 @@ class Carrier:
         """Pass over what comes before our first byte; it has its price all the same."""
         left = transfer.at
         while left and not transfer.stopped:
-            count = len(response.read1(min(left, self._budget.piece or _READ_BYTES, _READ_BYTES)))
+            count = len(response.read1(min(left, self._piece(transfer))))
             if count == 0:
                 raise UpstreamUnavailable(f"{what}: the body ended early")
             self._pay(transfer, count)
@@ -210,7 +181,7 @@ class Carrier:
 
     def _drain(self, response: http.client.HTTPResponse, source: socket.socket, transfer: Transfer, what: str) -> bool:
         """Move the body to the sink; True when it was taken to its end, so that the connection can go on."""
-        while count := transfer.claim(min(self._budget.piece or _READ_BYTES, _READ_BYTES)):
+        while count := transfer.claim(self._piece(transfer)):
             content = _what_is_there(response, source, count)
             if not content:
                 if transfer.stopped:
@@ -224,11 +195,31 @@ class Carrier:
         response.read()  # nothing is left; http.client needs to be told before it asks again
         return True
 
+    def _piece(self, transfer: Transfer) -> int:
+        """How many bytes to read at once."""
+        own = self._budget.piece or _READ_BYTES
+        return min(own, _READ_BYTES, (None if transfer.urgent() else self._ahead.piece) or _READ_BYTES)
+
     def _pay(self, transfer: Transfer, count: int) -> None:
-        if not self._budget.unlimited:
-            transfer.held_up = True
-            self._budget.spend(count, urgent=transfer.urgent, stop=lambda: transfer.stopped)
-            transfer.held_up = False
+        """Wait until the bytes may be used; who begins to read them meanwhile is not kept waiting by ``ahead``.
+
+        Where every thread is taken and an urgent transfer waits for one, one that is not urgent is ended instead.
+        """
+
+        def given_up() -> bool:
+            return transfer.stopped or (self._crowded and not transfer.urgent())
+
+        transfer.held_up = not (self._budget.unlimited and self._ahead.unlimited)
+        if not transfer.urgent():
+            self._ahead.spend(count, urgent=lambda: False, stop=lambda: given_up() or transfer.urgent())
+        self._budget.spend(count, urgent=transfer.urgent, stop=given_up)
+        if transfer.held_up and given_up():
+            transfer.stop()
+        transfer.held_up = False
+
+    @property
+    def _crowded(self) -> bool:
+        return len(self._at_work) >= self._most and any(one.urgent() for one in self._in_line.copy())
 
 
 class RangeIgnored(UpstreamError):
@@ -252,8 +243,3 @@ def _what_is_there(response: http.client.HTTPResponse, source: socket.socket, mo
         pieces.append(response.read1(min(left, _TLS_BYTES)))
         left -= len(pieces[-1])
     return b"".join(pieces)
-
-
-def _shut(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)

@@ -14,12 +14,13 @@ from mirror.events import Events
 from mirror.upstream.addresses import Guard
 from mirror.upstream.answers import refusal
 from mirror.upstream.budget import Budget
-from mirror.upstream.carrier import Carrier, Transfer
+from mirror.upstream.carrier import Carrier
 from mirror.upstream.chain import Chain
 from mirror.upstream.connections import Address, proxy_for
 from mirror.upstream.reply import Reply
 from mirror.upstream.session import Session
 from mirror.upstream.tls import client_context
+from mirror.upstream.transfer import Transfer
 from mirror.values import MANIFEST_TYPES, MAX_MANIFEST_BYTES, ByteRange, Digest, InvalidManifest, InvalidRange, Manifest
 from mirror.values.http_range import parse_content_range, range_header
 
@@ -34,16 +35,28 @@ class Upstream:
     expire (docs/protocol.md §4).
     """
 
-    def __init__(self, settings: UpstreamSettings, key_file: Path, events: Events, chain: Chain | None = None) -> None:
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        key_file: Path,
+        events: Events,
+        chain: Chain | None = None,
+        ahead: Budget | None = None,
+    ) -> None:
+        """``ahead`` is the budget that it shares with others for transfers that nobody waits for; None is no limit.
+
+        Until somebody sets the budget's rate to what holds now, it is the one outside of all windows.
+        """
         self.settings = settings
         self.url = URL(settings.url)
-        self.budget = Budget(settings.rate)
+        self.budget = Budget(settings.rate.default if settings.rate else None)
         tls = client_context()
         self.carrier = Carrier(
             threads=settings.max_connections,
             connect_timeout_s=settings.connect_timeout,
             stall_timeout_s=settings.stall_timeout,
             budget=self.budget,
+            ahead=ahead or Budget(None),
             tls=tls,
         )
         proxied = proxy_for(self.url) is not None

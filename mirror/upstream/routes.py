@@ -47,6 +47,10 @@ class Routes:
             found = next((own for pattern, own in self._namespaces if pattern.match(namespace)), None)
         return found or self.main
 
+    def knows(self, name: ModelName) -> bool:
+        """Say whether a name's host is one of an upstream."""
+        return name.host.lower() in self._filed
+
     def filed_pattern(self, pattern: str) -> str:
         """Return a pattern of names with the host under which its upstream's models are filed."""
         host, slash, rest = pattern.partition("/")

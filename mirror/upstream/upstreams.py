@@ -1,6 +1,6 @@
 """All registries above us: the one of ``upstream``, and those of ``upstreams``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -8,10 +8,12 @@ from pydantic import SecretStr
 from mirror.config import FurtherUpstream, UpstreamSettings
 from mirror.errors import NotFoundUpstream, SettingsError
 from mirror.events import Events
+from mirror.upstream.budget import Budget
 from mirror.upstream.chain import Chain
 from mirror.upstream.registry import Upstream
 from mirror.upstream.routes import Routes
 from mirror.values import ModelName
+from mirror.values.rates import Rates
 
 _HUGGING_FACE = ("https://hf.co", "https://huggingface.co")
 
@@ -26,10 +28,17 @@ class Upstreams:
         hf_token: SecretStr | None,
         key_file: Path,
         events: Events,
+        ahead: Budget | None = None,
     ) -> None:
-        """Build it. Raises SettingsError where two upstreams want the same host, or a token cannot be read."""
+        """Build it; ``ahead`` is what transfers share that nobody waits for.
+
+        Raises SettingsError where two upstreams want the same host, or a token cannot be read.
+        """
         self.routes = Routes(main.host, further)
         self.chain = Chain()
+        self.ahead = ahead or Budget(None)
+        """For transfers that nobody waits for, whatever their upstream and besides its own budget."""
+        self._in_force: Callable[[Rates], int | None] = lambda rates: rates.default
         self._ranks = {host.lower(): rank for rank, host in enumerate((main.host, *(one.hosts[0] for one in further)))}
         self._settings = {one.hosts[0].lower(): _settings_of(one, main, hf_token) for one in further}
         self._key_file = key_file
@@ -57,8 +66,29 @@ class Upstreams:
         """Return the place of a model's upstream in the settings: 0 is the main one, whose word counts most."""
         return self._ranks.get(name.host.lower(), len(self._ranks))
 
+    @property
+    def rates(self) -> list[Rates]:
+        """The rates that any upstream is limited to."""
+        every = (self.main.settings, *self._settings.values())
+        return [one.rate for one in every if one.rate is not None]
+
+    def set_rates(self, in_force: Callable[[Rates], int | None]) -> None:
+        """Limit each upstream, also one that is opened later, to what ``in_force`` says of its rates: bytes per second.
+
+        Until this is called they are limited to what holds outside of all windows.
+        """
+        self._in_force = in_force
+        for one in self._open.values():
+            self._limit(one)
+
     def _opened(self, settings: UpstreamSettings) -> Upstream:
-        return Upstream(settings, settings.key_file or self._key_file, self._events, self.chain)
+        found = Upstream(settings, settings.key_file or self._key_file, self._events, self.chain, self.ahead)
+        self._limit(found)
+        return found
+
+    def _limit(self, one: Upstream) -> None:
+        rates = one.settings.rate
+        one.budget.set_rate(self._in_force(rates) if rates is not None else None)
 
 
 def _settings_of(one: FurtherUpstream, main: UpstreamSettings, hf_token: SecretStr | None) -> UpstreamSettings:
