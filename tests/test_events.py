@@ -84,6 +84,16 @@ async def test_every_subscription_has_its_own_place() -> None:
         assert (slow.dropped, quick.dropped) == (3, 0)
 
 
+async def test_a_subscription_may_want_some_kinds_only() -> None:
+    """What is rare is not pushed out by what is not."""
+    events = Events()
+    with events.subscribe(1, DigestMismatched) as subscription:
+        for event in (DigestMismatched(DIGEST), *news(3)):
+            events.publish(event)
+        assert await anext(subscription) == DigestMismatched(DIGEST)
+        assert subscription.dropped == 0
+
+
 async def test_an_ended_subscription_gets_nothing_more() -> None:
     """A reader that has gone must not fill up for ever."""
     events = Events()

@@ -40,14 +40,15 @@ class Events:
 
     def __init__(self) -> None:
         self._taps: dict[type, list[Tap]] = {kind: [] for kind in get_args(Event)}
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: dict[Subscription, tuple[type, ...]] = {}
 
     def publish(self, event: Event) -> None:
         """Tell every tap at once and every subscription in its own time. Never waits."""
         for tap in self._taps[type(event)]:
             tap(event)
-        for subscription in self._subscriptions:
-            subscription.put(event)
+        for subscription, kinds in self._subscriptions.items():
+            if not kinds or type(event) in kinds:
+                subscription.put(event)
 
     def tap(self, tap: Tap, *kinds: type) -> None:
         """Call ``tap`` with all news of these kinds (all there are, if none is named) from now on.
@@ -58,11 +59,11 @@ class Events:
             self._taps[kind].append(tap)
 
     @contextmanager
-    def subscribe(self, limit: int = 1000) -> Iterator[Subscription]:
-        """Yield a subscription that holds at most ``limit`` unread events."""
+    def subscribe(self, limit: int = 1000, *kinds: type) -> Iterator[Subscription]:
+        """Yield a subscription to news of these kinds (all there are, if none is named), at most ``limit`` unread."""
         subscription = Subscription(limit)
-        self._subscriptions.add(subscription)
+        self._subscriptions[subscription] = kinds
         try:
             yield subscription
         finally:
-            self._subscriptions.discard(subscription)
+            del self._subscriptions[subscription]

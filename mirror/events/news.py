@@ -1,9 +1,10 @@
 """The news there is. Sizes are bytes, durations seconds."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
-from mirror.values import Digest, ModelName
+from mirror.values import Digest, Manifest, ModelName
 
 
 class Served(StrEnum):
@@ -111,6 +112,15 @@ class ModelStored:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelReplaced:
+    """A complete model took the name of another; ``former`` is the manifest that the tag meant until now."""
+
+    name: ModelName
+    former: Manifest
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRemoved:
     """A model was taken out of the store; ``freed`` bytes of blobs went with it. ``why`` is a phrase."""
 
@@ -157,6 +167,24 @@ class ScrubEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class PullEnded:
+    """A job of the queue is over: ``outcome`` is completed, failed, refused or cancelled. Instants are aware UTC.
+
+    ``size`` is None where its manifest never came, ``error`` where nothing went wrong.
+    """
+
+    id: str
+    name: ModelName
+    outcome: str
+    size: int | None
+    requesters: tuple[str, ...]
+    tries: int
+    error: str | None
+    created_at: datetime
+    finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamAnswered:
     """The upstream answered (or did not) one small request."""
 
@@ -174,10 +202,12 @@ Event = (
     | DigestMismatched
     | NotKept
     | ModelStored
+    | ModelReplaced
     | ModelRemoved
     | LeftoverRemoved
     | BlobDamaged
     | BlobRepaired
     | ScrubEnded
+    | PullEnded
     | UpstreamAnswered
 )
