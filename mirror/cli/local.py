@@ -15,8 +15,16 @@ from mirror.errors import ServerError
 from mirror.values import Digest, ModelName, NamePattern
 from mirror.web import QueueDesk
 from mirror.web.bundle_face import folder_steps, tar_steps
-from mirror.web.steps import gc_steps, outdated_steps, pull_steps, repair_steps, scrub_steps, verify_steps
-from mirror.web.views import model_details, models_view, pins_view, removal_view, usage_view
+from mirror.web.steps import (
+    gc_steps,
+    outdated_steps,
+    pull_steps,
+    repair_steps,
+    rollback_steps,
+    scrub_steps,
+    verify_steps,
+)
+from mirror.web.views import earlier_view, model_details, models_view, pins_view, removal_view, usage_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,22 @@ class Local:
 
     def outdated(self, names: Sequence[str]) -> AbstractAsyncContextManager[Steps]:
         """Ask which models are older than what is upstream; yields one step each, and how many at the end."""
-        return outdated_steps(self.parts.store, self.parts.upstreams, [self._name(one) for one in names])
+        parsed = [self._name(one) for one in names]
+        return outdated_steps(self.parts.store, self.parts.upstreams, self.parts.ledger.tags, parsed)
+
+    async def earlier(self, name: str) -> list[dict[str, Any]]:
+        """List what a tag meant before, the latest first."""
+        return [earlier_view(one) for one in self.parts.rollback.known(self._name(name))]
+
+    def rollback(self, name: str, to: str | None) -> AbstractAsyncContextManager[Steps]:
+        """Put a tag back to an earlier manifest, and hold it there; yields steps of progress."""
+        parsed = self._name(name)
+        return rollback_steps(self.parts.rollback, parsed, self.parts.rollback.find(parsed, to))
+
+    async def release(self, name: str) -> dict[str, Any]:
+        """Let a tag move with its upstream again."""
+        parsed = self._name(name)
+        return {"name": parsed.short, "released": await self.parts.rollback.release(parsed)}
 
     async def queue(self) -> dict[str, Any]:
         """Show the queue of pulls, and when windows open."""
@@ -130,9 +153,7 @@ class Local:
     @property
     def _desk(self) -> QueueDesk:
         parts = self.parts
-        return QueueDesk(
-            parts.queue, parts.worker, parts.guards, parts.admission, parts.tags, parts.settings.upstream.host
-        )
+        return QueueDesk(parts.queue, parts.worker, parts.pace, parts.wishes, parts.tags, parts.settings.upstream.host)
 
     def _name(self, text: str) -> ModelName:
         return ModelName.parse(text, host=self.parts.settings.upstream.host)

@@ -12,6 +12,7 @@ from mirror.cli.keeping import gc, pin, repair, scrub, unpin, usage
 from mirror.cli.keys import key
 from mirror.cli.models import list_models, prefetch, remove, show, verify
 from mirror.cli.pulls import pulls
+from mirror.cli.rollback import rollback
 from mirror.cli.serve import serve
 from mirror.cli.setup import setup
 from mirror.cli.status import status
@@ -48,7 +49,7 @@ def main() -> None:
 
 for command in (
     *(serve, prefetch, list_models, show, remove),
-    *(outdated, update),
+    *(outdated, update, rollback),
     *(usage, gc, pin, unpin, scrub, repair, verify),
     *(export_models, import_models),
     *(pulls, key),

@@ -109,7 +109,7 @@ def list_models(where: Where) -> None:
                 _state(one),
                 ago(one["used_at"]),
                 str(one["uses"]),
-                f"in {one['from']}" if one["from"] else "pinned" if one["pinned"] else "",
+                f"in {one['from']}" if one["from"] else ", ".join(word for word in ("pinned", "held") if one[word]),
             )
             for one in models
         ],
@@ -148,6 +148,7 @@ def show(where: Where, name: str) -> None:
         "complete": "yes" if view["complete"] else f"no, {size(view['stored'])} so far",
         "stored": ago(view["stored_at"]),
         "confirmed upstream": ago(view["checked_at"]),
+        **({"held": "yes, until mirror update names it"} if view["held"] else {}),
         "last used": f"{ago(view['used_at'])}, {view['uses']} times in all",
         **{key.replace("_", " "): str(value) for key, value in view["details"].items() if value},
     }

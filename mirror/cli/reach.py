@@ -37,6 +37,15 @@ class Reached(Protocol):
     def outdated(self, names: Sequence[str]) -> AbstractAsyncContextManager[Steps]:
         """Ask which models are older than what is upstream; yields one step each, and how many at the end."""
 
+    async def earlier(self, name: str) -> list[dict[str, Any]]:
+        """List what a tag meant before, the latest first."""
+
+    def rollback(self, name: str, to: str | None) -> AbstractAsyncContextManager[Steps]:
+        """Put a tag back to an earlier manifest, and hold it there; yields steps of progress."""
+
+    async def release(self, name: str) -> dict[str, Any]:
+        """Let a tag move with its upstream again."""
+
     async def queue(self) -> dict[str, Any]:
         """Show the queue of pulls, and when windows open."""
 

@@ -55,7 +55,7 @@ async def _status(where: Where) -> View:
     return {
         "version": __version__,
         "url": where.server or (held.url if held is not None else None),
-        "queue": {name: queue[name] for name in ("counts", "paused", "open", "opens_at", "closes_at")},
+        "queue": {name: queue[name] for name in ("counts", "paused", "open", "opens_at", "closes_at", "rates")},
         "store": usage,
         "state": None if where.server else str(state.absolute()),
         "settings": None if where.server or where.file is None else str(where.file.absolute()),
@@ -76,9 +76,17 @@ def _facts(view: View) -> dict[str, str]:
         "store": f"{models}, {size(store['size'])}{of_what}, in {store['directory']}",
         "disk": f"{used}% used, {size(store['disk_free'])} free",
     }
+    if limits := _limits(view["queue"]["rates"]):
+        facts["rate"] = limits
     if store["damaged_models"]:
         facts["damaged"] = f"{', '.join(store['damaged_models'])}; mirror repair fetches what they lack"
     if view["state"] is not None:
         facts["state"] = f"{view['state']} (keys, database, what is unfinished)"
         facts["settings"] = view["settings"] or "defaults and environment; mirror config show prints them"
     return facts
+
+
+def _limits(rates: View) -> str:
+    """Say which limits hold at this hour; nothing where there are none."""
+    said = (("upstream", "from upstream"), ("pulls", "for what nobody reads meanwhile"))
+    return ", ".join(f"{size(rates[name])}/s {what}" for name, what in said if rates[name] is not None)

@@ -25,7 +25,8 @@ def outdated(where: Where, names: Sequence[str]) -> None:
       mirror outdated
       mirror outdated llama3.2 --json
 
-    One question to the upstream for each model. With --json every model is an object, those that are current too.
+    One question to the upstream for each model. Tags that mirror rollback has put back are listed as held. With --json
+    every model is an object, those that are current too.
     """
 
     async def work() -> list[View]:
@@ -37,7 +38,9 @@ def outdated(where: Where, names: Sequence[str]) -> None:
         plain(json.dumps(found, indent=2))
         return
     rows = [
-        [one["name"], one["state"], _to_fetch(one), one["problem"] or ""] for one in found if one["state"] != "current"
+        [one["name"], one["state"], _to_fetch(one), _note(one)]
+        for one in found
+        if one["state"] != "current" or one["held"]
     ]
     if rows:
         columns(["NAME", "STATE", "TO FETCH", "NOTE"], rows)
@@ -52,6 +55,8 @@ def outdated(where: Where, names: Sequence[str]) -> None:
 def update(where: Where, names: Sequence[str], tonight: bool) -> None:
     """Fetch what is newer upstream, of these models or of all, now or tonight. Others are left as they are.
 
+    A tag that mirror rollback holds is left where it is, unless it is named here: that ends the hold.
+
     \b
     Examples:
       mirror update
@@ -61,9 +66,14 @@ def update(where: Where, names: Sequence[str], tonight: bool) -> None:
 
     async def work() -> list[str]:
         async with reached(where.settings, where.server, "update", create=False) as mirror:
-            wanted = [one["name"] for one in await _compared(mirror, names) if one["state"] == "outdated"]
+            found = await _compared(mirror, names)
+            if names:
+                await _release(mirror, found, as_json=where.as_json)
+            states = ("outdated", "held") if names else ("outdated",)
+            wanted = [one["name"] for one in found if one["state"] in states]
             if not wanted and not where.as_json:
-                plain("everything is what is upstream")
+                held = sum(one["state"] == "held" for one in found)
+                plain(f"{held} held, nothing else is newer upstream" if held else "everything is what is upstream")
             if not tonight:
                 at_once = where.settings.upstream.max_concurrent_downloads
                 return await prefetch_all(mirror, tuple(wanted), at_once, as_json=where.as_json)
@@ -85,5 +95,18 @@ async def _compared(mirror: Reached, names: Sequence[str]) -> list[View]:
     return sorted((one for one in found if one["status"] == "compared"), key=lambda one: str(one["name"]))
 
 
+async def _release(mirror: Reached, found: Sequence[View], *, as_json: bool) -> None:
+    """End the holds on those that the upstream could be asked about."""
+    for one in found:
+        if one["held"] and one["state"] in ("held", "current"):
+            view = await mirror.release(one["name"])
+            plain(json.dumps(view) if as_json else f"{one['name']} is held no more")
+
+
 def _to_fetch(one: View) -> str:
-    return f"{size(one['lacking'])} of {size(one['size'])}" if one["state"] == "outdated" else "-"
+    return f"{size(one['lacking'])} of {size(one['size'])}" if one["state"] in ("outdated", "held") else "-"
+
+
+def _note(one: View) -> str:
+    held = f"held at {one['here'].removeprefix('sha256:')[:12]}" if one["held"] else ""
+    return "; ".join(said for said in (held, one["problem"]) if said)

@@ -55,6 +55,18 @@ class AdminClient:
         """Ask which models are older than what is upstream; yields one step each, and how many at the end."""
         return self._lines("outdated", {"names": list(names)})
 
+    async def earlier(self, name: str) -> list[dict[str, Any]]:
+        """List what a tag meant before, the latest first."""
+        return list((await self._call("GET", "earlier", name))["earlier"])
+
+    def rollback(self, name: str, to: str | None) -> AbstractAsyncContextManager[Steps]:
+        """Put a tag back to an earlier manifest, and hold it there; yields steps of progress."""
+        return self._lines("models/rollback", {"name": name, **({"to": to} if to is not None else {})})
+
+    async def release(self, name: str) -> dict[str, Any]:
+        """Let a tag move with its upstream again."""
+        return await self._call("POST", "models", "release", body={"name": name})
+
     async def queue(self) -> dict[str, Any]:
         """Show the queue of pulls, and when windows open."""
         return await self._call("GET", "queue")

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from mirror.db.history import TagHistory
 from mirror.db.tables import model_uses, traffic
 from mirror.events import BlobServed, BytesFetched, Event, ManifestServed, ModelRemoved, ModelStored, Served
 from mirror.values import ModelName
@@ -58,12 +59,13 @@ class Ledger:
     """Listens to the news and remembers. For the event loop's thread; ``flush`` writes what changed.
 
     ``kinds`` is the news it wants. A database that cannot be written costs nothing but the memory of it: it is tried
-    again at the next flush.
+    again at the next flush. ``tags`` is what tags meant before; it is loaded, told and written with the rest.
     """
 
-    kinds = (ManifestServed, BlobServed, BytesFetched, ModelStored, ModelRemoved)
+    kinds = (ManifestServed, BlobServed, BytesFetched, *TagHistory.kinds)
 
     def __init__(self, engine: AsyncEngine, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.tags = TagHistory(engine, now)
         self._engine = engine
         self._clock = now
         self._uses: dict[str, ModelUse] = {}
@@ -76,6 +78,7 @@ class Ledger:
 
     async def load(self) -> None:
         """Read what earlier processes wrote."""
+        await self.tags.load()
         async with self._engine.connect() as connection:
             for row in await connection.execute(select(model_uses)):
                 self._uses[row.name] = ModelUse(
@@ -87,6 +90,8 @@ class Ledger:
 
     def hear(self, event: Event) -> None:
         """Take note of one piece of news; the tap for ``Events``. Every request comes by here: it is kept cheap."""
+        if isinstance(event, TagHistory.kinds):
+            self.tags.hear(event)
         match event:
             case ManifestServed(name):
                 self._asked[name.folded] += 1
@@ -128,6 +133,7 @@ class Ledger:
 
     async def flush(self) -> None:
         """Write what changed since the last time."""
+        await self.tags.flush()
         self.settle()
         uses = [{"name": name, **asdict(self._uses[name])} for name in self._changed_uses]
         days = [{"day": day, **asdict(self._days[day])} for day in self._changed_days]

@@ -1,10 +1,23 @@
 """The tables. A change here comes with a migration."""
 
-from sqlalchemy import BigInteger, Column, DateTime, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 metadata = MetaData()
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """The newest migration: what these tables are."""
 
 model_uses = Table(
@@ -66,3 +79,15 @@ pull_switches = Table(
     Column("value", String(64), nullable=False),
 )
 """What people switched on the queue: ``paused``."""
+
+tag_meanings = Table(
+    "tag_meanings",
+    metadata,
+    Column("name", String(600), primary_key=True),
+    Column("digest", String(80), primary_key=True),
+    Column("place", Integer, nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    Column("replaced_at", DateTime(timezone=True)),
+    Column("held_at", DateTime(timezone=True)),
+)
+"""Per model name: the manifests that its tag has meant, in order, when another took its place, and where it is held."""

@@ -11,6 +11,7 @@ from mirror.fill.outdated import Compared, compare
 from mirror.fill.pull import Puller, PullProgress
 from mirror.fill.reader import FillReader
 from mirror.fill.repair import Repairer
+from mirror.fill.rollback import Earlier, Rollback
 from mirror.fill.tags import Answer, Tags
 from mirror.fill.unknown import Unknown
 
@@ -18,12 +19,14 @@ __all__ = [
     "Admission",
     "Answer",
     "Compared",
+    "Earlier",
     "Fill",
     "FillReader",
     "Fills",
     "PullProgress",
     "Puller",
     "Repairer",
+    "Rollback",
     "Tags",
     "Unknown",
     "compare",

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mirror.db import TagHistory
 from mirror.errors import MirrorError, NotFoundUpstream
 from mirror.store import Store, StoredManifest
 from mirror.upstream import Upstreams
@@ -17,7 +18,7 @@ class Compared:
     """A model here and its tag upstream: ``there`` is the digest of the manifest it has now, None where it is gone.
 
     ``size`` is that model's size in bytes, ``lacking`` how many of them are not here. ``problem`` says why it could not
-    be asked about.
+    be asked about. ``held``: people put the tag where it is, and only they move it on.
     """
 
     name: ModelName
@@ -26,6 +27,7 @@ class Compared:
     size: int = 0
     lacking: int = 0
     problem: str | None = None
+    held: bool = False
 
     @property
     def outdated(self) -> bool:
@@ -34,14 +36,20 @@ class Compared:
 
 
 async def compare(
-    store: Store, upstreams: Upstreams, names: Iterable[ModelName], tell: Callable[[Compared], None]
+    store: Store,
+    upstreams: Upstreams,
+    history: TagHistory,
+    names: Iterable[ModelName],
+    tell: Callable[[Compared], None],
 ) -> None:
     """Ask the upstreams about models in the store, one question each and some at once; nothing is kept of it."""
     places = asyncio.Semaphore(_AT_ONCE)
 
     async def one(stored: StoredManifest) -> None:
         async with places:
-            tell(await _compared(store, upstreams, stored))
+            held = history.held(stored.name)
+            found = await _compared(store, upstreams, stored)
+            tell(replace(found, held=held is not None and held.digest == stored.digest))
 
     wanted = {name.folded for name in names}
     async with asyncio.TaskGroup() as group:

@@ -70,7 +70,28 @@ class Puller:
             raise NotFoundUpstream(f"{name.short} is not in the store")
         return await self._bring_in(name, await self._every_blob(name, manifest, _as_it_is), report)
 
+    async def bring(self, name: ModelName, manifest: Manifest, report: Callable[[PullProgress], None]) -> PullProgress:
+        """Fetch what is missing of a manifest that its tag does not mean, and leave the tag alone. Else as ``pull``.
+
+        Nothing names these blobs then: who wants them to stay says so (``BlobStore.wanting``).
+        """
+        return await self._fetch_lacking(name, await self._every_blob(name, manifest, _as_it_is), report)
+
     async def _bring_in(
+        self,
+        name: ModelName,
+        blobs: tuple[Descriptor, ...],
+        report: Callable[[PullProgress], None],
+        *,
+        parks: bool = False,
+    ) -> PullProgress:
+        final = await self._fetch_lacking(name, blobs, report, parks=parks)
+        stored = self._store.find(name)
+        if stored is None or self._store.missing(stored):
+            raise BrokenStore(f"{name.short} is not complete though all of it was fetched; try again")
+        return final
+
+    async def _fetch_lacking(
         self,
         name: ModelName,
         blobs: tuple[Descriptor, ...],
@@ -85,18 +106,14 @@ class Puller:
     async def _fetch_reporting(
         self, meter: "_Meter", blobs: tuple[Descriptor, ...], report: Callable[[PullProgress], None]
     ) -> PullProgress:
-        name = meter.name
         reporting = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_report(meter, report, reporting))
-                await self._fetch_all(name, blobs, meter)
+                await self._fetch_all(meter.name, blobs, meter)
                 reporting.set()
         except BaseExceptionGroup as errors:
             raise first_of(errors) from None
-        stored = self._store.find(name)
-        if stored is None or self._store.missing(stored):
-            raise BrokenStore(f"{name.short} is not complete though all of it was fetched; try again")
         final = meter.now()
         report(final)
         return final

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mirror.config import Settings
-from mirror.db import Ledger
+from mirror.db import Ledger, Meaning
 from mirror.errors import NotFoundUpstream, Offline, RateLimited, StoreFull, UpstreamError, UpstreamUnavailable
 from mirror.events import Served
 from mirror.fill.once import Once
@@ -28,7 +28,8 @@ class Answer:
 class Tags:
     """Answers for manifests, one question at a time per name so that many askers cost the upstream one request.
 
-    For the event loop's thread. ``now`` is the wall clock, for what must outlive a restart.
+    A tag that people hold means what they put it at, and its upstream is not asked. For the event loop's thread.
+    ``now`` is the wall clock, for what must outlive a restart.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class Tags:
             UpstreamError: it could not be asked, and nothing stored can stand in.
         """
         await self._store.notice(name)
+        if (held := self.held(name)) is not None:
+            return await self._keep_held(name, held)
         kept = self._kept(name)
         if kept is not None and (self._offline or kept.age_s < self._cache.manifest_ttl):
             return kept
@@ -75,6 +78,26 @@ class Tags:
             self._upstreams.chain.before,
         )  # as it is spelled: upstream another spelling may be another model
         return await self._asking.ask(question, lambda: self._ask_or_fall_back(name, kept))
+
+    def held(self, name: ModelName) -> Meaning | None:
+        """Return what people hold a tag at; None where it moves, or means something else because others put it there.
+
+        The model may have gone since, for room.
+        """
+        held, stored = self._ledger.tags.held(name), self._store.find(name)
+        return held if held is not None and (stored is None or stored.digest == held.digest) else None
+
+    async def _keep_held(self, name: ModelName, held: Meaning) -> Answer:
+        stored = self._store.find(name)
+        manifest = self._store.read(stored) if stored else None
+        if manifest is not None:
+            return Answer(manifest, Served.HIT, 0.0)
+        manifest = Manifest.parse(held.raw)
+        try:
+            await self._store.put_manifest(name, manifest)
+        except StoreFull:
+            return Answer(manifest, Served.PASS, 0.0)
+        return Answer(manifest, Served.HIT, 0.0)
 
     async def by_digest(self, name: ModelName, digest: Digest) -> Answer:
         """Return a manifest by its digest; it never changes, so what is stored is right. Raises as ``by_tag``."""
@@ -101,9 +124,14 @@ class Tags:
         return Answer(manifest, Served.MISS, 0.0)
 
     async def refresh(self, name: ModelName) -> Manifest:
-        """Ask the upstream now, keep its answer, return it. Raises UpstreamError, Offline."""
+        """Ask the upstream now, keep its answer, return it; of a tag that is held, what it is held at.
+
+        Raises UpstreamError, Offline.
+        """
         if self._offline:
             raise Offline(f"{name.short} cannot be asked for: the mirror is offline")
+        if (held := self.held(name)) is not None:
+            return (await self._keep_held(name, held)).manifest
         return (await self._ask(name, brief=False, keep=True)).manifest
 
     def _kept(self, name: ModelName) -> Answer | None:
@@ -165,8 +193,10 @@ class Tags:
         same = known is not None and known.digest == manifest.digest
         try:
             if not same or known is not theirs:
-                await self._store.put_manifest(spelled, manifest)
+                await self._store.put_manifest(spelled, manifest, unless=lambda: self.held(spelled) is not None)
         except StoreFull:
             return Answer(manifest, Served.PASS, 0.0)
+        if (held := self.held(spelled)) is not None:  # since the question was asked
+            return await self._keep_held(spelled, held)
         self._ledger.checked(spelled, self._now())
         return Answer(manifest, Served.HIT if same else Served.MISS, 0.0)

@@ -18,8 +18,8 @@ class Snapshot:
     """The store's index at one moment, so that a thread can look at it in peace.
 
     ``coming`` are the sizes of what is on its way in; models of which all that lacks is coming stay, and those of which
-    a blob is being read. ``held`` are all blobs that stay whoever names them: those, and what is named where no name
-    finds it.
+    a blob is being read. ``held`` are all blobs that stay whoever names them: those, what somebody is about to have
+    named, and what is named where no name finds it.
     """
 
     models: Mapping[ModelName, tuple[StoredManifest, ...]]
@@ -38,7 +38,7 @@ class Snapshot:
                 models[stored.name.folded] = (*models.get(stored.name.folded, ()), stored)
         twins = {blob.digest for shelf in shelves for stored in shelf.twins for blob in store.expanded(stored)}
         read = store.blobs.open_ones
-        held = read | coming.keys() | twins | store.mentioned
+        held = read | coming.keys() | twins | store.mentioned | store.blobs.wanted
         return cls(models, tuple(store.staged), read, held, dict(coming))
 
 

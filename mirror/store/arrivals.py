@@ -10,11 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from mirror.errors import StoreFull
-from mirror.events import BlobRepaired, Events, ModelRemoved, ModelStored, Reason
+from mirror.errors import OnlyRead, StoreFull
+from mirror.events import BlobRepaired, Events, ModelRemoved, ModelReplaced, ModelStored, Reason
 from mirror.faultpoints import passing
 from mirror.store.layout import Layout, sync_folder, write_whole
-from mirror.store.manifests import ManifestShelf, StoredManifest
+from mirror.store.manifests import ManifestShelf, StoredManifest, expanded
 from mirror.store.partial import full
 from mirror.store.rescan import Look
 from mirror.store.tree import Tree
@@ -39,8 +39,12 @@ class Arrivals(Tree):
         """Of staged manifests that were looked at: what they lacked then and has not arrived since."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
-    async def put_manifest(self, name: ModelName, manifest: Manifest) -> None:
+    async def put_manifest(
+        self, name: ModelName, manifest: Manifest, unless: Callable[[], bool] = lambda: False
+    ) -> None:
         """Keep a manifest: among the complete models when every blob is here, else staged until they are.
+
+        ``unless`` is asked when nothing else changes the tree any more: where it says yes, nothing is done.
 
         Raises:
             StoreFull: the disk would not take it; the complete models are as they were.
@@ -48,6 +52,8 @@ class Arrivals(Tree):
         async with self._changes:
             with suppress(OSError):
                 await self._look_again()  # what an Ollama has just completed is its own
+            if unless():
+                return
             kept = self.complete.find(name)
             if kept is not None and kept.digest == manifest.digest:
                 self._unstage(name)  # where there is one, the tag moved back
@@ -56,6 +62,45 @@ class Arrivals(Tree):
             if known is None or known.digest != manifest.digest:
                 await self._write(self.staged, name, manifest)
             await self._promote(name)
+
+    async def put_back(self, name: ModelName, manifest: Manifest) -> bool:
+        """Let a tag mean a manifest of which every blob is here; False where one is not, and nothing has changed.
+
+        What waited under the name is forgotten: people have chosen. Killed meanwhile, the next start ends it.
+
+        Raises:
+            OnlyRead: an Ollama that shares the tree brought in what has the name.
+            StoreFull: the disk would not take it; the complete model is as it was.
+        """
+        async with self._changes:
+            with suppress(OSError):
+                await self._look_again()
+            self.refuse_theirs(name)
+            blobs = expanded(manifest, self._child)
+            for blob in blobs:
+                self.blobs.spare(blob.digest)
+            if any(self.blobs.size(blob.digest) != blob.size for blob in blobs):
+                return False
+            kept = self.complete.find(name)
+            if kept is not None and kept.digest == manifest.digest:
+                self._unstage(name)
+                return True
+            try:
+                await self._write(self.staged, name, manifest)
+                await self._promote(name)
+            except BaseException:  # also where the caller was cancelled: the tag means the one or the other
+                staged = self.staged.find(name)
+                if staged is not None and staged.digest == manifest.digest:
+                    with suppress(StoreFull):
+                        self._unstage(name)
+                raise
+            return True
+
+    def refuse_theirs(self, name: ModelName) -> None:
+        """Raise OnlyRead where an Ollama that shares the tree brought in what has this name, so that it stays."""
+        kept = self.complete.find(name)
+        if kept is not None and not self.may_replace(kept):
+            raise OnlyRead(f"{name.short} was brought in by the Ollama that shares the folder, and stays as it is")
 
     async def put_small_blob(self, content: bytes) -> Digest:
         """Keep ``content`` as a blob, as is done with the manifests an index names. Raises StoreFull."""
@@ -167,7 +212,13 @@ class Arrivals(Tree):
         former = self.complete.find(name)
         if former is not None and not self.may_replace(former):
             return
-        await self._write(self.complete, name, manifest)
+        replaced = self.complete.read(former) if former is not None else None
+        try:
+            await self._write(self.complete, name, manifest)
+        finally:
+            now = self.complete.find(name)  # cancelled, the caller may all the same have had it written
+            if replaced is not None and now is not None and replaced.digest != now.digest == manifest.digest:
+                self._events.publish(ModelReplaced(name, replaced, manifest))
         self._unstage(name)
         self._events.publish(ModelStored(name, manifest.digest, manifest.size))
 

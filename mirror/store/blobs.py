@@ -2,8 +2,9 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -67,6 +68,7 @@ class BlobStore:
         self._readers: dict[Digest, list[OpenBlob]] = {}
         self._doomed: set[Digest] = set()
         self._condemned: set[Digest] = set()
+        self._wanted: Counter[Digest] = Counter()
 
     def open(self, digest: Digest) -> OpenBlob | None:
         """Open a blob for reading; None when it is not here, or cannot be read."""
@@ -116,6 +118,21 @@ class BlobStore:
     def spare(self, digest: Digest) -> None:
         """Take back a drop that still waits for a reader, because the blob is named again."""
         self._doomed.discard(digest)
+
+    @contextmanager
+    def wanting(self, digests: Iterable[Digest]) -> Iterator[None]:
+        """While the context lasts these blobs stay where they are here, though no manifest may name them yet."""
+        wanted = Counter(digests)
+        self._wanted += wanted
+        try:
+            yield
+        finally:
+            self._wanted -= wanted
+
+    @property
+    def wanted(self) -> Set[Digest]:
+        """Those that somebody is about to have named."""
+        return self._wanted.keys()
 
     def being_read(self, digest: Digest) -> bool:
         """Whether somebody holds it open."""

@@ -213,7 +213,7 @@ def read_stored(name: ModelName, path: Path) -> tuple[StoredManifest, Manifest]:
     return _described(name, manifest, path), manifest
 
 
-def expanded(stored: StoredManifest, child: Callable[[Digest], Manifest | None]) -> list[Descriptor]:
+def expanded(stored: StoredManifest | Manifest, child: Callable[[Digest], Manifest | None]) -> list[Descriptor]:
     """Return every blob of a model: those its manifest names and, for an index, those its manifests name.
 
     ``child`` reads a manifest that an index names; None where the blob is not here, or is none.

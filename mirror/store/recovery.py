@@ -6,18 +6,26 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
+from mirror.events import ModelReplaced
 from mirror.faultpoints import passing
 from mirror.store.layout import Layout
 from mirror.store.manifests import ManifestShelf, StoredManifest
 from mirror.store.partial import tidy
-from mirror.values import Digest
+from mirror.values import Digest, Manifest, ModelName
 
 
-def recover(layout: Layout, complete: ManifestShelf, staged: ManifestShelf, sizes: dict[Digest, int]) -> list[str]:
+def recover(
+    layout: Layout,
+    complete: ManifestShelf,
+    staged: ManifestShelf,
+    sizes: dict[Digest, int],
+    replaced: list[ModelReplaced],
+) -> list[str]:
     """Load both shelves and move what is not whole from the complete models to the staged ones. Blocks.
 
     ``sizes`` are those of the blobs there are, in bytes; what turns out to be none is taken out of it.
-    Returns a sentence for each thing that was not right. A full disk stops only the moves: a model that could not be
+    Returns a sentence for each thing that was not right; ``replaced`` gets what is news to those who were not there
+    yet. A full disk stops only the moves: a model that could not be
     staged is fetched again when asked for. A tree shared with an Ollama is left as it is: the model may be its, and
     it fetches what it lacks by itself. Raises OSError where nothing can be written.
     """
@@ -42,10 +50,19 @@ def recover(layout: Layout, complete: ManifestShelf, staged: ManifestShelf, size
         theirs = layout.shared and complete.find(stored.name) is not None  # whose that is cannot be said here
         if manifest is not None and not theirs and not _lacking(stored, sizes):
             with suppress(OSError):
-                complete.write(stored.name, manifest)
-                complete.note(stored.name, manifest)
+                _complete(stored.name, manifest, complete, replaced)
                 staged.remove(stored.name)
     return problems
+
+
+def _complete(name: ModelName, manifest: Manifest, complete: ManifestShelf, replaced: list[ModelReplaced]) -> None:
+    """A model that waited is whole: let it have its name. Raises OSError."""
+    known = complete.find(name)
+    former = complete.read(known) if known else None
+    complete.write(name, manifest)
+    complete.note(name, manifest)
+    if former is not None and former.digest != manifest.digest:
+        replaced.append(ModelReplaced(name, former, manifest))
 
 
 def _lacking(stored: StoredManifest, sizes: Mapping[Digest, int]) -> list[Digest]:

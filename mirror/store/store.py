@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from mirror.errors import OnlyRead, StoreUnusable
-from mirror.events import BlobDamaged, Events, ModelRemoved, Reason
+from mirror.events import BlobDamaged, Events, ModelRemoved, ModelReplaced, Reason
 from mirror.faultpoints import passing
 from mirror.store.arrivals import Arrivals
 from mirror.store.layout import Layout
@@ -32,6 +32,8 @@ class Store(Arrivals):
         super().__init__(layout, events, also_from)
         self.lock = lock
         self.problems: list[str] = []
+        self.replaced: list[ModelReplaced] = []
+        """What the start completed under names that others had, before anybody could be told."""
 
     @classmethod
     async def open(
@@ -204,5 +206,5 @@ class Store(Arrivals):
 
     def _recover(self) -> None:
         sizes = dict(self.blobs)
-        self.problems += recover(self.layout, self.complete, self.staged, sizes)
+        self.problems += recover(self.layout, self.complete, self.staged, sizes, self.replaced)
         self.room.proven = sum(sizes.values())

@@ -108,11 +108,12 @@ class Tree:
         return self._rescan.mentioned
 
     def unnamed(self, digests: Iterable[Digest]) -> set[Digest]:
-        """Return those of ``digests`` that no manifest here names, nor one that an index names."""
+        """Return those of ``digests`` that no manifest here names, nor one that an index names, and nobody wants."""
         indexed = {blob.digest for stored in self._indexes() for blob in self.expanded(stored)}
-        return {one for one in digests if one not in indexed and not self._named(one) and one not in self.mentioned}
+        stay = indexed | self.mentioned | self.blobs.wanted
+        return {one for one in digests if one not in stay and not self._named(one)}
 
-    def expanded(self, stored: StoredManifest) -> list[Descriptor]:
+    def expanded(self, stored: StoredManifest | Manifest) -> list[Descriptor]:
         """Return every blob of a model: those its manifest names and, for an index, those its manifests name."""
         return expanded(stored, self._child)
 

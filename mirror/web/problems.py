@@ -13,6 +13,7 @@ from mirror.errors import (
     NoSuchJob,
     NotAllowed,
     NotFoundUpstream,
+    NothingEarlier,
     Offline,
     OnlyRead,
     QueueFull,
@@ -37,7 +38,7 @@ def problem_of(error: MirrorError | Invalid) -> web.Response:
     match error:
         case Invalid() | BadBundle():
             return problem(400, "Bad Request", str(error))
-        case NotFoundUpstream() | Offline() | NoSuchJob():
+        case NotFoundUpstream() | NothingEarlier() | Offline() | NoSuchJob():
             return problem(404, "Not Found", str(error))
         case NotAllowed():
             return problem(403, "Forbidden", str(error))
