@@ -10,6 +10,7 @@
         OnlyRead                    it lies in a folder of somebody else's
         StoreFull                   no room for these bytes; service goes on without keeping them
         BrokenStore                 the tree says what is not so
+        NothingEarlier              a tag is not known to have meant that manifest before, or any
       UpstreamError
         NotFoundUpstream            the upstream has no such thing
         DeniedByUpstream            401 or 403 after everything we can say
@@ -35,6 +36,9 @@
         QueueUnusable               its database cannot be read or written
         AskedTooOften               one client has asked for as many models as it may in a day
         NoSuchJob                   nothing of that name or id is queued
+      DispatchError                 a request may not wait for its turn at a backend
+        TooManyWaiting              its user's lane is full, or the whole queue
+        UserBlocked                 its user is blocked
       Offline                       not in the store, and the mirror was told not to ask upstream
       ServerError                   a running mirror answered our command with an error
 
@@ -91,6 +95,10 @@ class BrokenStore(StoreError):
     """The tree says what is not so: a blob of the wrong size, a manifest that does not parse."""
 
 
+class NothingEarlier(StoreError):
+    """A tag is not known to have meant what somebody wants it to mean again."""
+
+
 class UpstreamError(MirrorError):
     """The registry above us did not give what was asked."""
 
@@ -143,6 +151,12 @@ class StaleAddress(UpstreamError):
     permanent = False
 
 
+class CannotLink(MirrorError):
+    """A model cannot be given to an Ollama by links into its folder."""
+
+    permanent = False
+
+
 class BadCertificate(MirrorError):
     """A certificate or key file cannot be used, or our CA cannot be made: it is there already, or half there."""
 
@@ -190,8 +204,44 @@ class AskedTooOften(QueueError):
     """One client has asked for as many models as it may in a day."""
 
 
+class PullFailed(MirrorError):
+    """A job that somebody waited for did not come to a good end."""
+
+
+class NotDelivered(MirrorError):
+    """A model is in the store, and could not be brought to an Ollama; another try may do it."""
+
+    permanent = False
+
+
 class NoSuchJob(QueueError):
     """Nothing of that name or id is queued."""
+
+
+class DispatchError(MirrorError):
+    """A request may not wait for its turn at a backend. ``user`` is whose it is."""
+
+    def __init__(self, user: str, message: str) -> None:
+        self.user = user
+        super().__init__(message)
+
+
+class TooManyWaiting(DispatchError):
+    """As many wait as may: ``bound`` of this user where ``own``, else of all."""
+
+    permanent = False
+
+    def __init__(self, user: str, bound: int, *, own: bool) -> None:
+        self.bound = bound
+        self.own = own
+        super().__init__(user, f"{bound} requests {'of this user ' if own else ''}are waiting already")
+
+
+class UserBlocked(DispatchError):
+    """The user's requests are not served until somebody unblocks the user."""
+
+    def __init__(self, user: str) -> None:
+        super().__init__(user, "this user is blocked")
 
 
 class NotAllowed(MirrorError):

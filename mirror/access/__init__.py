@@ -3,13 +3,14 @@
 Touches ``keys.json``, ``keys.lock`` and ``seal.key`` of the state folder, and nothing else. It decides; faces refuse.
 """
 
-from mirror.access.callers import CALLER, Caller, Whereabouts, user_of
+from mirror.access.callers import CALLER, RIGHTS, Caller, Rights, Whereabouts, user_of
 from mirror.access.key import ANONYMOUS, Key, Kind
 from mirror.access.keyring import Keyring
 from mirror.access.keys import Grant, Keys, guarded
 from mirror.access.limits import Limit, WrongKeys, client_of
 from mirror.access.ollama_keys import SignedRequests
 from mirror.access.origins import OwnNames, Pages
+from mirror.access.passes import Pass, Passes
 from mirror.access.policy import Decision, Facts, Policy, Verdict
 from mirror.access.scopes import Scope
 from mirror.access.seals import Seal
@@ -17,6 +18,7 @@ from mirror.access.seals import Seal
 __all__ = [
     "ANONYMOUS",
     "CALLER",
+    "RIGHTS",
     "Caller",
     "Decision",
     "Facts",
@@ -28,7 +30,10 @@ __all__ = [
     "Limit",
     "OwnNames",
     "Pages",
+    "Pass",
+    "Passes",
     "Policy",
+    "Rights",
     "Scope",
     "Seal",
     "SignedRequests",

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -50,9 +50,25 @@ class Caller:
     local: bool = False
     by_ticket: bool = False
 
+    @property
+    def who(self) -> str:
+        """What a wish of the caller is counted under: its user, or the address of one that nobody knows."""
+        return self.user if self.user != ANONYMOUS else self.address
+
 
 CALLER = web.RequestKey("mirror_caller", Caller)
 """Where the gate puts the caller of a request, for every face below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a caller may beyond what the route of its request needs: ``refusal`` returns None, or the answer to give."""
+
+    refusal: Callable[[Scope], web.Response | None]
+
+
+RIGHTS = web.RequestKey("mirror_rights", Rights)
+"""Where the gate puts the rights of a request's caller."""
 
 
 def user_of(request: web.Request) -> str:

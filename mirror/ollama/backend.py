@@ -1,5 +1,6 @@
 """Connections to an Ollama: how they are opened, and what it is to us when they fail."""
 
+import asyncio
 import io
 import re
 import secrets
@@ -41,6 +42,18 @@ class Backend:
     async def close(self) -> None:
         """End every connection."""
         await self._session.close()
+
+    async def local_address(self) -> str:
+        """Return the IP address of this machine from which the Ollama is reached. Raises BackendDown."""
+        where = URL(self.url)
+        try:
+            async with asyncio.timeout(self._timeout.sock_connect):
+                _, writer = await asyncio.open_connection(where.host, where.port)
+        except (OSError, TimeoutError) as error:
+            raise self.down(error) from error
+        address = str(writer.get_extra_info("sockname")[0])
+        writer.close()
+        return address.partition("%")[0]
 
     def leads_back(self, via: str) -> bool:
         """Say whether a request with this Via went through here before: the Ollama behind us is then ourselves."""

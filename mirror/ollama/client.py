@@ -37,7 +37,11 @@ class Ollama:
 
     async def models(self) -> list[ListedModel]:
         """Return what it holds, the newest first (server/routes.go, ListHandler)."""
-        return _rows(await self._said("GET", "/api/tags"), ListedModel.parse)
+        return _rows(await self.listed(), ListedModel.parse)
+
+    async def listed(self) -> Said:
+        """Return the same as it says it, with all that clients of other versions may look for."""
+        return await self._said("GET", "/api/tags")
 
     async def running(self) -> list[RunningModel]:
         """Return what it has loaded (server/routes.go, PsHandler)."""

@@ -1,7 +1,9 @@
 """What keeps the queue from taking or beginning too much: so many a day for each client, so much of the disk."""
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -11,13 +13,37 @@ from mirror.pulls.queue import Queue
 
 
 class Disk(Protocol):
-    """The disk of the store, in bytes."""
+    """A disk, in bytes: that of the store, or another that is watched in its place."""
 
     def capacity(self) -> int:
         """Return how large it is."""
 
     def free(self) -> int:
         """Return how much of it is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOf:
+    """The disk that a path lies on. Raises StoreFull where it cannot be asked."""
+
+    path: Path
+
+    def capacity(self) -> int:
+        """Return how large it is."""
+        found = self._asked()
+        return found.f_blocks * found.f_frsize
+
+    def free(self) -> int:
+        """Return how much of it is left for us."""
+        found = self._asked()
+        return found.f_bavail * found.f_frsize
+
+    def _asked(self) -> os.statvfs_result:
+        try:
+            return os.statvfs(self.path)
+        except OSError as error:
+            said = f"the disk of {self.path} (pulls.disk_path) cannot be looked at: {error.strerror}"
+            raise StoreFull(said) from error
 
 
 @dataclass(frozen=True, slots=True)

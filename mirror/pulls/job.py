@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
+from mirror.events import PullEnded
 from mirror.values import ModelName
 
 
@@ -63,9 +64,27 @@ class Job:
         return -self.priority, self.place
 
     def ready(self, now: datetime, *, open_: bool) -> bool:
-        """Say whether it may be begun at ``now``, where ``open_`` says that a window is open."""
-        due = self.not_before is None or self.not_before <= now
-        return self.state is State.PENDING and due and (open_ or self.at_once)
+        """Say whether it may be begun at ``now``, where ``open_`` says that a window is open.
+
+        What is in the store already is delivered at any hour.
+        """
+        if self.not_before is not None and self.not_before > now:
+            return False
+        return self.state is State.DELIVERING or (self.state is State.PENDING and (open_ or self.at_once))
+
+    def end(self) -> PullEnded:
+        """Return the news that it is over."""
+        return PullEnded(
+            id=self.id,
+            name=self.name,
+            outcome=self.state.value,
+            size=self.size,
+            requesters=self.requesters,
+            tries=self.tries,
+            error=self.error,
+            created_at=self.created_at,
+            finished_at=self.finished_at or self.created_at,
+        )
 
     def asked_by(self, who: str) -> Self:
         """Return the job with one more requester."""

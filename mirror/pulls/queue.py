@@ -36,9 +36,16 @@ class Queue:
     written; nothing has changed then. ``changed`` is set after every change, for whoever waits to be told.
     """
 
-    def __init__(self, engine: AsyncEngine, most: int, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        """``most`` is how many jobs may be under way at once."""
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        most: int,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        ended: Callable[[Job], None] = lambda _: None,
+    ) -> None:
+        """``most`` is how many jobs may be under way at once; ``ended`` is told of each that is over."""
         self._engine = engine
+        self._ended = ended
         self._most = most
         self._now = now
         self._jobs: dict[str, Job] = {}
@@ -47,10 +54,10 @@ class Queue:
         self.changed = asyncio.Event()
 
     async def load(self) -> None:
-        """Read what is under way; what a process that died had taken is pending again."""
+        """Read what is under way; what a process that died was fetching is pending again."""
 
         async def read(connection: AsyncConnection) -> None:
-            taken = pull_jobs.c.state.in_([State.DOWNLOADING.value, State.DELIVERING.value])
+            taken = pull_jobs.c.state == State.DOWNLOADING.value
             await connection.execute(update(pull_jobs).where(taken).values(state=State.PENDING.value))
             under_way = pull_jobs.c.state.in_([one.value for one in UNDER_WAY])
             jobs = await read_jobs(connection, select(pull_jobs).where(under_way))
@@ -68,6 +75,18 @@ class Queue:
     def of(self, name: ModelName) -> Job | None:
         """Return the job under way for a model, whatever the letter case of its name."""
         return next((job for job in self._jobs.values() if job.name.folded == name.folded), None)
+
+    def get(self, job: Job) -> Job | None:
+        """Return what has become of a job; None where it is over."""
+        return self._jobs.get(job.id)
+
+    async def ended_as(self, job: Job) -> Job:
+        """Return how a job ended that is over."""
+
+        async def read(connection: AsyncConnection) -> list[Job]:
+            return await read_jobs(connection, select(pull_jobs).where(pull_jobs.c.id == job.id))
+
+        return next(iter(await self._writing(read)), job)
 
     def position(self, job: Job) -> int:
         """Return how many come before a job, and itself: 1 is the next; 0 for one that does not wait any more."""
@@ -116,14 +135,22 @@ class Queue:
         return await self._change(job.id, lambda one: replace(one, size=size))
 
     async def delivering(self, job: Job) -> Job:
-        """It is in the store."""
+        """It is in the store, and on its way."""
         return await self._change(job.id, lambda one: replace(one, state=State.DELIVERING))
+
+    async def undelivered(self, job: Job, error: str, again_at: datetime) -> Job:
+        """It is in the store, and was not delivered; that is tried again, whatever the hour."""
+        return await self._change(
+            job.id, lambda one: replace(one, tries=one.tries + 1, error=error, not_before=again_at)
+        )
 
     async def ended(self, job: Job, state: State, error: str | None = None) -> Job:
         """It is over."""
-        return await self._change(
+        over = await self._change(
             job.id, lambda one: replace(one, state=state, error=error, finished_at=self._now(), at_once=False)
         )
+        self._ended(over)
+        return over
 
     async def given_back(self, job: Job, error: str | None = None, again_at: datetime | None = None) -> Job:
         """It waits again: because its window has closed, or, with an ``error``, because it failed for now."""

@@ -1,6 +1,7 @@
 """Does the jobs of the queue: in windows, or at once for those that say so; a few at the same time."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Protocol
 import structlog
 
 from mirror.access.seals import LOCAL
-from mirror.errors import MirrorError, NoSuchJob, NotAllowed, QueueError, QueueUnusable, StoreFull
+from mirror.errors import MirrorError, NoSuchJob, NotAllowed, NotDelivered, QueueError, QueueUnusable, StoreFull
 from mirror.fill import PullProgress
 from mirror.pulls.clock import Clock
+from mirror.pulls.delivery import Deliveries
 from mirror.pulls.job import Job, State
 from mirror.pulls.queue import Queue
 from mirror.values import ModelName
@@ -26,6 +28,7 @@ _AFTER_PEOPLE = -1
 _A_DAY = timedelta(days=1)
 _NO_ROOM = timedelta(hours=1)
 _UNUSABLE_S = 5.0
+_MOST_PROGRESS = 200
 
 
 class Fetch(Protocol):
@@ -41,7 +44,6 @@ class Fetch(Protocol):
 class _Running:
     task: asyncio.Task[None]
     parked: bool = False
-    progress: PullProgress | None = None
 
 
 class Worker:
@@ -59,11 +61,12 @@ class Worker:
         retry_delay_s: float,
         kept_fresh: Callable[[], Iterable[ModelName]] = tuple,
         room: Callable[[], None] = lambda: None,
+        deliveries: Deliveries | None = None,
     ) -> None:
         """``most`` jobs run at the same time; one is tried ``tries`` times, the first wait between being given.
 
         ``kept_fresh`` are the models that are asked for in every window by themselves, after those of people. ``room``
-        raises StoreFull where nothing more is to be begun.
+        raises StoreFull where nothing more is to be begun. ``deliveries`` bring on what has come, if anybody wants it.
         """
         self._queue = queue
         self._fetch = fetch
@@ -74,8 +77,10 @@ class Worker:
         self._retry_delay_s = retry_delay_s
         self._kept_fresh = kept_fresh
         self._room = room
+        self._deliveries = deliveries
         self._freshened: datetime | None = None
         self._running: dict[str, _Running] = {}
+        self._progress: OrderedDict[str, PullProgress] = OrderedDict()
 
     @property
     def schedule(self) -> Schedule:
@@ -87,9 +92,8 @@ class Worker:
         return self._clock.now()
 
     def progress(self, job: Job) -> PullProgress | None:
-        """Return how far a job that is being fetched has come; None before its first byte."""
-        found = self._running.get(job.id)
-        return found.progress if found is not None else None
+        """Return how far a job has come that is being fetched, or was lately; None before its first byte."""
+        return self._progress.get(job.id)
 
     async def run(self) -> None:
         """Work until cancelled; then what runs is parked, and pending again."""
@@ -131,7 +135,7 @@ class Worker:
             job = under_way.get(id_)
             if job is None:
                 running.task.cancel()
-            elif not open_ and not job.at_once and not running.parked:
+            elif not open_ and not job.at_once and job.state is State.DOWNLOADING and not running.parked:
                 running.parked = True
                 running.task.cancel()
 
@@ -158,23 +162,37 @@ class Worker:
     async def _do(self, job: Job) -> None:
         """Do one job; what the database cannot take is done again after the next start."""
         try:
-            await self._fetched(job)
+            if job.state is State.DELIVERING and not self._holds(job):
+                job = await self._queue.given_back(job)
+            elif job.state is State.PENDING:
+                job = await self._fetched(job)
+            if not job.state.over and job.state is not State.PENDING:
+                await self._delivered(job)
         except QueueUnusable as error:
             log.warning("queue", problem=str(error))
             await asyncio.sleep(_UNUSABLE_S)
         except NoSuchJob:
             pass  # somebody took it back meanwhile
+        except Exception:  # the edge of a job: the others go on, and so does the service
+            log.exception("pull failed", name=job.name.short)
+            with suppress(NoSuchJob, QueueUnusable):
+                await self._queue.ended(job, State.FAILED, "something nobody foresaw; the log has it")
         finally:
             self._running.pop(job.id, None)
             self._queue.changed.set()
 
-    async def _fetched(self, job: Job) -> None:
+    def _holds(self, job: Job) -> bool:
+        return self._deliveries is not None and self._deliveries.holds(job.name)
+
+    async def _fetched(self, job: Job) -> Job:
+        """Bring a job's model into the store; return the job, which is over or waits where that failed."""
         job = await self._queue.begun(job)
         user = next((who for who in job.requesters if who != FRESH), LOCAL)
 
         def report(progress: PullProgress) -> None:
-            if (running := self._running.get(job.id)) is not None:
-                running.progress = progress
+            self._progress[job.id] = progress
+            if len(self._progress) > _MOST_PROGRESS:
+                self._progress.popitem(last=False)
 
         try:
             self._room()
@@ -183,29 +201,39 @@ class Worker:
             await self._given_back(job)
             raise
         except NotAllowed as error:
-            await self._queue.ended(job, State.REFUSED, str(error))
-            return
+            return await self._queue.ended(job, State.REFUSED, str(error))
         except MirrorError as error:
-            await self._failed(job, error)
-            return
-        except Exception:  # the edge of a job: the others go on, and so does the service
-            log.exception("pull failed", name=job.name.short)
-            await self._queue.ended(job, State.FAILED, "something nobody foresaw; the log has it")
-            return
-        await self._queue.sized(job, final.total)
+            return await self._failed(job, error)
+        return await self._queue.sized(job, final.total)
+
+    async def _delivered(self, job: Job) -> None:
+        """Bring a job's model to the Ollamas that want it, if any does."""
+        if self._deliveries is not None and await self._deliveries.wanted(job.name):
+            job = await self._queue.delivering(job)
+            try:
+                await self._deliveries.deliver(job.name)
+            except NotDelivered as error:
+                await self._undelivered(job, error)
+                return
         await self._queue.ended(job, State.COMPLETED)
+
+    async def _undelivered(self, job: Job, error: NotDelivered) -> None:
+        if job.tries >= self._tries:
+            await self._queue.ended(job, State.FAILED, str(error))
+        else:
+            await self._queue.undelivered(job, str(error), self._clock.now() + self._pause(job))
 
     async def _given_back(self, job: Job) -> None:
         with suppress(NoSuchJob, QueueUnusable):
             await self._queue.given_back(job)
 
-    async def _failed(self, job: Job, error: MirrorError) -> None:
+    async def _failed(self, job: Job, error: MirrorError) -> Job:
         """Let a failure that may pass be tried again, later each time."""
         may_pass = not error.permanent or isinstance(error, StoreFull)
         if not may_pass or job.tries >= self._tries:
-            await self._queue.ended(job, State.FAILED, str(error))
-            return
-        wait = (
-            _NO_ROOM if isinstance(error, StoreFull) else timedelta(seconds=self._retry_delay_s) * 2 ** (job.tries - 1)
-        )
-        await self._queue.given_back(job, str(error), self._clock.now() + wait)
+            return await self._queue.ended(job, State.FAILED, str(error))
+        wait = _NO_ROOM if isinstance(error, StoreFull) else self._pause(job)
+        return await self._queue.given_back(job, str(error), self._clock.now() + wait)
+
+    def _pause(self, job: Job) -> timedelta:
+        return timedelta(seconds=self._retry_delay_s * 2.0 ** max(0, job.tries - 1))

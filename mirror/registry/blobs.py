@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from aiohttp import web
 from yarl import URL
 
-from mirror.access import user_of
-from mirror.errors import DigestMismatch, MirrorError, Offline, StoreFull
+from mirror.access import Passes, user_of
+from mirror.errors import DigestMismatch, MirrorError, NotFoundUpstream, Offline, StoreFull
 from mirror.events import BlobServed, Events, Served
 from mirror.fill import Admission, FillReader, Fills
 from mirror.registry.locations import Locations
@@ -68,6 +68,7 @@ class Blobs:
         events: Events,
         admission: Admission,
         locations: Locations,
+        passes: Passes,
         *,
         offline: bool,
     ) -> None:
@@ -77,13 +78,13 @@ class Blobs:
         self._events = events
         self._admission = admission
         self._locations = locations
+        self._passes = passes
         self._offline = offline
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Handle GET and HEAD of one blob."""
         digest = Digest.parse(request.match_info["digest"])
-        name = asked_name(request, self._upstreams.routes)
-        await self._admission.blob(name, digest, user_of(request))
+        name = await self._admitted(request, digest)
         if _has_it(request, digest):
             return web.Response(status=304, headers={**VERSION, "ETag": f'"{digest}"'})
         if request.method == "HEAD":
@@ -98,6 +99,17 @@ class Blobs:
                 asked = Asked.of(request, name, digest, blob.size)
                 return await _Answer(self, request, asked, Served.HIT).from_file(blob)
         return await self._miss(request, name, digest)
+
+    async def _admitted(self, request: web.Request, digest: Digest) -> ModelName:
+        """Return the model as part of which a blob is asked for. Raises NotAllowed, NotFoundUpstream."""
+        handed = self._passes.of(request.match_info["namespace"])
+        if handed is not None:
+            if digest not in handed.digests:
+                raise NotFoundUpstream(f"{digest.short} is no part of what is handed over")
+            return handed.name
+        name = asked_name(request, self._upstreams.routes)
+        await self._admission.blob(name, digest, user_of(request))
+        return name
 
     async def _miss(self, request: web.Request, name: ModelName, digest: Digest) -> web.StreamResponse:
         if self._offline:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 from aiohttp import web
 
+from mirror.access import Passes
 from mirror.errors import MirrorError
 from mirror.events import Events
 from mirror.fill import Admission, Fills, Tags
@@ -40,12 +41,12 @@ class RegistryFace:
         events: Events,
         admission: Admission,
         locations: Locations,
+        passes: Passes,
         *,
         offline: bool,
     ) -> None:
-
-        self._manifests = Manifests(tags, store, events, upstreams.routes, admission)
-        self._blobs = Blobs(store, fills, upstreams, events, admission, locations, offline=offline)
+        self._manifests = Manifests(tags, store, events, upstreams.routes, admission, passes)
+        self._blobs = Blobs(store, fills, upstreams, events, admission, locations, passes, offline=offline)
         self._chain = upstreams.chain
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:

@@ -5,7 +5,7 @@ from itertools import islice
 
 from aiohttp import web
 
-from mirror.access import user_of
+from mirror.access import Passes, user_of
 from mirror.events import Events, ManifestServed, Served
 from mirror.fill import Admission, Answer, Tags
 from mirror.registry.names import asked_host, asked_name
@@ -20,16 +20,22 @@ _MOST = 1000
 class Manifests:
     """Answers for manifests; the bytes are always the ones the upstream sent."""
 
-    def __init__(self, tags: Tags, store: Store, events: Events, routes: Routes, admission: Admission) -> None:
+    def __init__(
+        self, tags: Tags, store: Store, events: Events, routes: Routes, admission: Admission, passes: Passes
+    ) -> None:
         self._tags = tags
         self._store = store
         self._events = events
         self._routes = routes
         self._admission = admission
+        self._passes = passes
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Handle GET and HEAD of one manifest."""
         reference, user = request.match_info["reference"], user_of(request)
+        handed = self._passes.of(request.match_info["namespace"])
+        if handed is not None:
+            return _reply(request, Answer(handed.manifest, Served.HIT, 0.0))
         if ":" in reference or reference.startswith("sha256-"):
             name = asked_name(request, self._routes)
             digest = Digest.parse(reference)

@@ -6,6 +6,7 @@ Public are the Store and the values it hands out; paths are built in ``layout`` 
 from mirror.store.blobs import BlobStore, OpenBlob
 from mirror.store.census import Census, OnDisk, census
 from mirror.store.layout import Layout
+from mirror.store.linking import can_link, link_model
 from mirror.store.lock import StoreLock, holder
 from mirror.store.manifests import ManifestShelf, StoredManifest
 from mirror.store.partial import Partial
@@ -32,7 +33,9 @@ __all__ = [
     "Store",
     "StoreLock",
     "StoredManifest",
+    "can_link",
     "census",
     "holder",
+    "link_model",
     "verify",
 ]
