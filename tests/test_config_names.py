@@ -5,11 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config import FurtherUpstream, PolicyRule, Settings, load
+from mirror.config import (
+    BackendGroup,
+    Delivery,
+    Destination,
+    Fairness,
+    FurtherUpstream,
+    PolicyRule,
+    PullMode,
+    Settings,
+    load,
+)
 from mirror.config.aliases import NAMES, NOT_SETTINGS, VARIABLES
+from mirror.config.rates import parse_rates
 from mirror.config.sections import FIELDS, value_of
 from mirror.config.units import Share
 from mirror.errors import SettingsError
+from mirror.values.rates import Rates
 
 SAMPLES = {
     "offline": ("true", True),
@@ -63,7 +75,7 @@ SAMPLES = {
     "upstream.max_concurrent_downloads": ("5", 5),
     "upstream.retry_attempts": ("0", 0),
     "upstream.retry_delay": ("0.5", 0.5),
-    "upstream.rate": ("20MB/s", 20_000_000),
+    "upstream.rate": ("20MB/s, 5MB/s Mon-Fri 8:00-18:00", parse_rates(["20MB/s", "5MB/s Mon-Fri 8:00-18:00"])),
     "upstream.user_agent": ("test/1", "test/1"),
     "upstream.key_file": ("/etc/key", Path("/etc/key")),
     "upstream.realms": ("ollama.com, auth.lan:81,", ("ollama.com", "auth.lan:81")),
@@ -71,14 +83,42 @@ SAMPLES = {
     "proxy.backend": ("http://10.0.0.7:11434/", "http://10.0.0.7:11434"),
     "proxy.connect_timeout": ("2s", 2),
     "proxy.max_body": ("1MB", 1_000_000),
+    "proxy.backends": ("http://gpu1:11434", (BackendGroup(url="http://gpu1:11434"),)),
+    "dispatch.fairness": ("Turns", Fairness.TURNS),
+    "dispatch.slots": ("4", 4),
+    "dispatch.timeout": ("1m", 60),
+    "dispatch.max_waiting": ("100", 100),
+    "dispatch.max_waiting_per_user": ("10", 10),
+    "dispatch.weights": ("ann=2, batch=0.5", (("ann", 2.0), ("batch", 0.5))),
+    "dispatch.patience": ("0", 0),
+    "dispatch.trusted_users": ("webui, gateway", ("webui", "gateway")),
+    "dispatch.aliases": ("gpt-4o=llama3.2, fast=qwen3:0.6b", (("gpt-4o", "llama3.2"), ("fast", "qwen3:0.6b"))),
+    "dispatch.deliver_missing": ("no", False),
+    "dispatch.max_failures": ("5", 5),
+    "dispatch.probe_after": ("30s", 30),
+    "dispatch.retries": ("1", 1),
+    "hub.enabled": ("false", False),
+    "hub.heartbeat_ttl": ("45s", 45),
+    "hub.heartbeat_offline": ("5m", 300),
+    "hub.request_timeout": ("30s", 30),
+    "pulls.mode": ("wait", PullMode.WAIT),
+    "pulls.delivery": ("link", Delivery.LINK),
+    "pulls.deliver_to": (
+        "http://gpu1:11434, http://gpu2:11434",
+        (Destination(url="http://gpu1:11434"), Destination(url="http://gpu2:11434")),
+    ),
+    "pulls.show_stored": ("yes", True),
     "pulls.windows": ("Mon-Fri 21:00-05:30, sat 00:00-24:00", ("Mon-Fri 21:00-05:30", "sat 00:00-24:00")),
     "pulls.timezone": ("Europe/Berlin", "Europe/Berlin"),
+    "pulls.rate": ("5MB/s", Rates(5_000_000)),
     "pulls.keep": ("llama3.2, qwen3:*", ("llama3.2", "qwen3:*")),
     "pulls.tries": ("9", 9),
     "pulls.retry_delay": ("1m", 60),
     "pulls.max_queued": ("10", 10),
     "pulls.daily_limit": ("0", 0),
     "pulls.disk_threshold": ("80%", Share(80)),
+    "pulls.disk_path": ("/data/ollama", Path("/data/ollama")),
+    "pulls.webhook": ("https://hooks.lan/pulls/?to=me", "https://hooks.lan/pulls/?to=me"),
     "pulls.history": ("7d", 7 * 86_400),
     "security.anonymous": ("pull, api", ("pull", "api")),
     "security.token_ttl": ("5m", 300),
@@ -127,7 +167,14 @@ SHORT = {
 
 def test_there_is_a_sample_for_every_key() -> None:
     """A new key joins these tests; the worker count and secrets have tests of their own."""
-    secrets = {"security.api_key", "hf_token", "upstream.token", "upstream.password"}
+    secrets = {
+        "security.api_key",
+        "hf_token",
+        "upstream.token",
+        "upstream.password",
+        "pulls.webhook_secret",
+        "hub.token",
+    }
     assert set(SAMPLES) == set(FIELDS) - {"server.workers", *secrets}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mirror.config.sections import ProxySettings
+from mirror.config import ProxySettings
 from mirror.errors import BackendDown, BackendError, BackendRefused
 from mirror.ollama import Backend, Behind, Ollama, Progress
 from mirror.values import Digest

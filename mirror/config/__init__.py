@@ -5,9 +5,10 @@ environment comes in as an argument, paths are not resolved or looked at, and no
 ``values`` and ``errors``. Each part of the mirror takes its own frozen section, never the whole.
 """
 
-from mirror.config.groups import FurtherUpstream, PolicyRule
-from mirror.config.kinds import LogFormat, LogLevel, PrivateRedirects
+from mirror.config.groups import BackendGroup, Destination, FurtherUpstream, PolicyRule
+from mirror.config.kinds import Delivery, Fairness, LogFormat, LogLevel, PrivateRedirects, PullMode
 from mirror.config.loading import SYSTEM_FILE, Loaded, find_file, load, server_url
+from mirror.config.pulls import PullSettings
 from mirror.config.rows import NOT_YET, Row, not_yet, rows, schema
 from mirror.config.sections import (
     CacheSettings,
@@ -15,13 +16,12 @@ from mirror.config.sections import (
     FeatureSettings,
     ListenSettings,
     LoggingSettings,
-    ProxySettings,
-    PullSettings,
     SecuritySettings,
     ServerSettings,
     Settings,
     UpstreamSettings,
 )
+from mirror.config.serving import DispatchSettings, HubSettings, ProxySettings
 from mirror.config.units import (
     Share,
     parse_count,
@@ -36,10 +36,16 @@ from mirror.config.units import (
 __all__ = [
     "NOT_YET",
     "SYSTEM_FILE",
+    "BackendGroup",
     "CacheSettings",
     "DatabaseSettings",
+    "Delivery",
+    "Destination",
+    "DispatchSettings",
+    "Fairness",
     "FeatureSettings",
     "FurtherUpstream",
+    "HubSettings",
     "ListenSettings",
     "Loaded",
     "LogFormat",
@@ -48,6 +54,7 @@ __all__ = [
     "PolicyRule",
     "PrivateRedirects",
     "ProxySettings",
+    "PullMode",
     "PullSettings",
     "Row",
     "SecuritySettings",

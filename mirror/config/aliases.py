@@ -55,10 +55,16 @@ FOREIGN: Mapping[str, Alias] = MappingProxyType(
         "OLLAMA_BACKEND": Alias("proxy.backend"),
         "RATE_LIMIT": Alias("pulls.daily_limit"),
         "DISK_THRESHOLD": Alias("pulls.disk_threshold", "%"),
+        "DISK_PATH": Alias("pulls.disk_path"),
         "CLEANUP_DAYS": Alias("pulls.history", "d"),
+        "TIMEOUT": Alias("dispatch.timeout", "s"),
+        "HEARTBEAT_TTL_SECONDS": Alias("hub.heartbeat_ttl", "s"),
+        "HEARTBEAT_OFFLINE_SECONDS": Alias("hub.heartbeat_offline", "s"),
+        "NODE_MAX_FAILURES": Alias("dispatch.max_failures"),
+        "NODE_REQUEST_TIMEOUT": Alias("hub.request_timeout", "s"),
     }
 )
-"""Variables of other programs that say one of our settings; all but the first are an older proxy's."""
+"""Variables of other programs that say one of our settings; all but the first are those of older proxies and hubs."""
 
 
 def _with_units() -> dict[str, Alias]:

@@ -13,6 +13,7 @@ from mirror.config.kinds import (
     Namespaces,
     PolicyPatterns,
     PrivateRedirects,
+    RatesOf,
     Redirects,
     Secret,
     Text,
@@ -20,7 +21,7 @@ from mirror.config.kinds import (
     WebUrl,
     rows_of_text,
 )
-from mirror.config.units import ByteSize, Count, Rate
+from mirror.config.units import ByteSize, Count
 
 READY_MADE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -60,7 +61,7 @@ class FurtherUpstream(Credentials):
     realms: Hosts = Field((), description="Further hosts that may hand out tokens.")
     key_file: AnyPath | None = Field(None, description="An ed25519 key for it alone; null is the mirror's.")
     user_agent: Text | None = Field(None, description="User-Agent it is told; null is as in upstream.")
-    rate: Rate | None = Field(None, gt=0, description="Bytes per second from it; null is no limit.")
+    rate: RatesOf | None = Field(None, description="Bytes per second from it, as in upstream; null is no limit.")
     private_redirects: Redirects = Field(
         PrivateRedirects.AUTO, description="Redirects to private addresses: auto, allow or refuse."
     )
@@ -95,6 +96,33 @@ class PolicyRule(Section):
         return self
 
 
+class Destination(Section):
+    """An Ollama that models are delivered to."""
+
+    url: WebUrl = Field(description="URL of the Ollama, such as http://gpu1:11434.")
+    models: PolicyPatterns = Field((), description="Models it wants, such as llama3*; none listed is all.")
+    folder: AnyPath | None = Field(
+        None, description="Its OLLAMA_MODELS, where that is on the store's file system: blobs are linked there."
+    )
+
+
+class BackendGroup(Section):
+    """One of several Ollamas that share the work."""
+
+    url: WebUrl = Field(description="URL of the Ollama, such as http://gpu1:11434.")
+    name: Name | None = Field(None, description="What it is called in headers and lists; null is its host and port.")
+    slots: int | None = Field(None, ge=1, le=1000, description="Requests it runs at once; null is dispatch.slots.")
+    weight: float = Field(1.0, gt=0, le=1000, description="How much more of the work it takes than one of weight 1.")
+
+
+def _urls(value: object) -> object:
+    """Return the groups that URLs alone mean, as in http://gpu1:11434,http://gpu2:11434."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        value = [one.strip() for one in value.split(",") if one.strip()]
+    rows = rows_of_text(value)
+    return [{"url": one} if isinstance(one, str) else one for one in rows] if isinstance(rows, list | tuple) else rows
+
+
 def _apart(found: tuple[FurtherUpstream, ...]) -> tuple[FurtherUpstream, ...]:
     for what, each in (("name", [(one.name,) for one in found]), ("host", [one.hosts for one in found])):
         said = [text.lower() for texts in each for text in texts]
@@ -105,3 +133,5 @@ def _apart(found: tuple[FurtherUpstream, ...]) -> tuple[FurtherUpstream, ...]:
 
 Upstreams = Annotated[tuple[FurtherUpstream, ...], AfterValidator(_apart), BeforeValidator(rows_of_text)]
 Rules = Annotated[tuple[PolicyRule, ...], BeforeValidator(rows_of_text)]
+Destinations = Annotated[tuple[Destination, ...], BeforeValidator(_urls)]
+Backends = Annotated[tuple[BackendGroup, ...], BeforeValidator(_urls)]

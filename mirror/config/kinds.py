@@ -10,11 +10,23 @@ from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetPydanticSchema,
+    PlainSerializer,
+    SecretStr,
+    WithJsonSchema,
+)
+from pydantic_core import core_schema
 
+from mirror.config.rates import parse_rates, render_rates
 from mirror.values import InvalidModelName, InvalidPattern, InvalidWindow, ModelName, NamePattern
+from mirror.values.rates import Rates
 
 _CREDENTIALS = re.compile(r"://.*@", re.DOTALL)
+_BY_TIME = ["20MB/s", "5MB/s Mon-Fri 08:00-18:00", "none 22:00-06:00"]
 
 
 class LogLevel(StrEnum):
@@ -40,6 +52,30 @@ class PrivateRedirects(StrEnum):
     AUTO = "auto"
     ALLOW = "allow"
     REFUSE = "refuse"
+
+
+class PullMode(StrEnum):
+    """What becomes of a pull that an Ollama's client asks for: it is queued, done now, or queued and waited for."""
+
+    QUEUE = "queue"
+    NOW = "now"
+    WAIT = "wait"
+
+
+class Fairness(StrEnum):
+    """What users get an even share of."""
+
+    COST = "cost"
+    TURNS = "turns"
+
+
+class Delivery(StrEnum):
+    """How a model gets from the store to an Ollama: auto links where it can, else the Ollama pulls it from here."""
+
+    AUTO = "auto"
+    PULL = "pull"
+    LINK = "link"
+    NONE = "none"
 
 
 def without_credentials(text: str) -> str:
@@ -223,6 +259,17 @@ def rows_of_text(value: object) -> object:
         raise ValueError("must be a list of groups; as a text, in JSON") from None
 
 
+def pairs_of_text(value: object) -> object:
+    """Return the pairs of a mapping, also of one that a text says, as ``ann=2, batch=0.5`` or in JSON."""
+    if isinstance(value, str) and not value.lstrip().startswith("{"):
+        pairs = [one.partition("=") for one in value.split(",") if one.strip()]
+        if any(not equals for _, equals, _ in pairs):
+            raise ValueError("must be pairs such as name=value, with commas between them, or JSON")
+        value = {name.strip(): said.strip() for name, _, said in pairs}
+    said = rows_of_text(value)
+    return tuple(said.items()) if isinstance(said, dict) else said
+
+
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -248,6 +295,13 @@ Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeV
 Anonymous = Annotated[tuple[str, ...], AfterValidator(_anonymous), BeforeValidator(_items)]
 Windows = Annotated[tuple[Annotated[str, AfterValidator(_window)], ...], BeforeValidator(_items)]
 Zone = Annotated[str, AfterValidator(_zone)]
+RatesOf = Annotated[
+    Rates,
+    GetPydanticSchema(lambda _kind, _handler: core_schema.no_info_plain_validator_function(parse_rates)),
+    BeforeValidator(_items),
+    PlainSerializer(render_rates, return_type=str | list[str], when_used="json"),
+    WithJsonSchema({"type": ["string", "number", "array"], "examples": ["20MB/s", _BY_TIME]}),
+]
 Name = Annotated[str, AfterValidator(_name)]
 Address = Annotated[str, AfterValidator(_address)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_items)]
@@ -260,4 +314,19 @@ DatabaseUrl = Annotated[
 ]
 Level = Annotated[LogLevel, BeforeValidator(_upper)]
 Format = Annotated[LogFormat, BeforeValidator(_lower)]
+FairnessOf = Annotated[Fairness, BeforeValidator(_lower)]
+Weights = Annotated[
+    tuple[tuple[Text, Annotated[float, Field(gt=0, le=1000)]], ...],
+    BeforeValidator(pairs_of_text),
+    PlainSerializer(dict, return_type=dict[str, float]),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "number"}}),
+]
+Aliases = Annotated[
+    tuple[tuple[Text, Text], ...],
+    BeforeValidator(pairs_of_text),
+    PlainSerializer(dict, return_type=dict[str, str]),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}),
+]
+Mode = Annotated[PullMode, BeforeValidator(_lower)]
+DeliveryWay = Annotated[Delivery, BeforeValidator(_lower)]
 Redirects = Annotated[PrivateRedirects, BeforeValidator(_lower)]

@@ -13,6 +13,7 @@ from mirror.config.groups import Upstreams
 from mirror.config.kinds import DatabaseUrl, Secret, web_url, without_credentials
 from mirror.config.sections import FIELDS, SECTIONS, Settings, is_a, is_a_list_of_groups
 from mirror.config.sources import Entry, environment_entries, file_entries, flag_entries
+from mirror.config.webhook import WebhookUrl
 from mirror.errors import SettingsError
 
 SYSTEM_FILE = Path("/etc/mirror/config.yaml")
@@ -135,7 +136,7 @@ def _refusal(error: ValidationError, entries: Mapping[str, Entry]) -> SettingsEr
 
 
 def _shown(entry: Entry) -> str:
-    if any(is_a(entry.key, kind) for kind in (Secret, DatabaseUrl, Upstreams)):
+    if any(is_a(entry.key, kind) for kind in (Secret, DatabaseUrl, WebhookUrl, Upstreams)):
         return "***"
     if not isinstance(entry.given, str):
         return without_credentials(reprlib.repr(entry.given))

@@ -8,13 +8,12 @@ from typing import Annotated, get_args, get_type_hints
 from pydantic import AfterValidator, Field
 from pydantic.fields import FieldInfo
 
-from mirror.config.groups import Credentials, FurtherUpstream, Rules, Section, Upstreams
+from mirror.config.groups import Backends, Credentials, Destinations, FurtherUpstream, Rules, Section, Upstreams
 from mirror.config.kinds import (
     Address,
     Addresses,
     Anonymous,
     AnyPath,
-    Backend,
     DatabaseUrl,
     Folders,
     Format,
@@ -29,14 +28,15 @@ from mirror.config.kinds import (
     Patterns,
     PolicyPatterns,
     PrivateRedirects,
+    RatesOf,
     Redirects,
     Secret,
     Text,
     Tunnels,
     WebUrl,
-    Windows,
-    Zone,
 )
+from mirror.config.pulls import PullSettings
+from mirror.config.serving import DispatchSettings, HubSettings, ProxySettings
 from mirror.config.units import ByteSize, Duration, Rate, Share, ShareOf, SizeOrShare
 
 
@@ -149,7 +149,9 @@ class UpstreamSettings(Credentials):
     max_concurrent_downloads: int = Field(3, ge=1, description="Models prefetched at once.")
     retry_attempts: int = Field(3, ge=0, le=20, description="Further tries in a row without a byte before giving up.")
     retry_delay: Duration = Field(1.0, description="Wait before the first further try.")
-    rate: Rate | None = Field(None, gt=0, description="Bytes per second from upstream (20MB/s); null is no limit.")
+    rate: RatesOf | None = Field(
+        None, description="Bytes per second from upstream: 20MB/s, or by time: [20MB/s, 5MB/s Mon-Fri 08:00-18:00]."
+    )
     user_agent: Text = Field(
         "ollama/0.33.0 (amd64 linux) Go/go1.26.8", description="User-Agent that the upstream is told."
     )
@@ -160,42 +162,6 @@ class UpstreamSettings(Credentials):
     private_redirects: Redirects = Field(
         PrivateRedirects.AUTO, description="Redirects to private addresses: auto, allow or refuse."
     )
-
-
-class ProxySettings(Section):
-    """The Ollama that stands behind /api and /v1."""
-
-    backend: Backend = Field(
-        "auto",
-        description="URL of an Ollama; none answers from the store; auto is http://127.0.0.1:11435 where one answers.",
-    )
-    connect_timeout: Duration = Field(5.0, gt=0, description="Time for a connection to it to open.")
-    max_body: ByteSize = Field(
-        100_000_000, ge=1024, description="Most bytes of a request that is read to see which model it is about."
-    )
-
-
-class PullSettings(Section):
-    """The queue of pulls, which is worked off in the quiet hours."""
-
-    windows: Windows = Field(
-        ("22:00-06:00",),
-        description="When queued models are fetched: Mon-Fri 22:00-06:00, or 0 22 * * 1-5 for 8h; 00:00-24:00 is ever.",
-    )
-    timezone: Zone | None = Field(None, description="Time zone of the windows; null is the machine's.")
-    keep: Patterns = Field(
-        (), description="Models that are kept fresh in every window: llama3.2, or of those that are here qwen3:*."
-    )
-    tries: int = Field(
-        5, ge=1, le=100, description="Times that a model is tried which fails for a reason that may pass."
-    )
-    retry_delay: Duration = Field(300.0, description="Wait before the second try; each one after waits twice as long.")
-    max_queued: int = Field(1000, ge=1, le=100_000, description="Most models that are queued at once.")
-    daily_limit: int = Field(5, ge=0, description="Models that one client may ask for in a day; 0 is no limit.")
-    disk_threshold: ShareOf = Field(
-        Share(90.0), description="Use of the store's disk above which nothing more is queued or begun."
-    )
-    history: Duration = Field(2_592_000.0, description="Jobs that are over are remembered for so long.")
 
 
 class SecuritySettings(Section):
@@ -259,6 +225,8 @@ class Settings(Section):
     cache: CacheSettings = Field(CacheSettings(), description="What is kept on disk, where and how long.")
     upstream: UpstreamSettings = Field(UpstreamSettings(), description="The registry above, and how it is asked.")
     proxy: ProxySettings = Field(ProxySettings(), description="The Ollama that stands behind /api and /v1.")
+    dispatch: DispatchSettings = Field(DispatchSettings(), description="Whose turn it is on the Ollamas.")
+    hub: HubSettings = Field(HubSettings(), description="Nodes that tell by heartbeats that they run an Ollama.")
     pulls: PullSettings = Field(
         PullSettings(), description="The queue of pulls, which is worked off in the quiet hours."
     )
@@ -296,7 +264,7 @@ def is_a(key: str, kind: object) -> bool:
 
 def is_a_list_of_groups(key: str) -> bool:
     """Say whether the setting ``key`` is a list of groups of settings, where a problem lies at some depth."""
-    return is_a(key, Upstreams) or is_a(key, Rules)
+    return any(is_a(key, kind) for kind in (Upstreams, Rules, Destinations, Backends))
 
 
 def value_of(settings: Settings, key: str) -> object:
