@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,12 @@ async def fronted(folder: Path, *, backend: str | None = None, **changes: Any) -
         said = {"proxy__backend": backend or ollama.url, **changes}
         async with mirrored(folder, registry, **said) as (mirror, client):
             yield Fronted(mirror, client, ollama, registry)
+
+
+def closed() -> dict[str, Any]:
+    """Settings of a queue whose window opens in six hours, whatever the time is now."""
+    opens = datetime.now(UTC) + timedelta(hours=6)
+    return {"pulls__windows": [f"{opens:%H:%M}-{opens + timedelta(hours=1):%H:%M} UTC"]}
 
 
 async def lines_of(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from mirror.access import Keyring, Kind, Scope, Seal, WrongKeys
+from mirror.access import Keyring, Kind, Passes, Scope, Seal, WrongKeys
 from mirror.access.credentials import Credentials
 from mirror.errors import BadKey, StoreUnusable
 from mirror.listen import Names
@@ -154,7 +154,9 @@ async def test_what_needs_nothing_waits_for_no_look_at_the_keys(tmp_path: Path) 
     async def answered(_: web.Request) -> web.Response:
         return web.Response()
 
-    app = web.Application(middlewares=[Gate(said, credentials, Realms(Names.of(said)), clock).middleware()])
+    app = web.Application(
+        middlewares=[Gate(said, credentials, Realms(Names.of(said)), Passes("0"), clock).middleware()]
+    )
     for path in ("/livez", "/mirror/health", "/api/tags"):
         app.router.add_get(path, answered)
     runner = web.AppRunner(app)

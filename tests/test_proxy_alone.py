@@ -64,7 +64,7 @@ async def test_show_and_tags_say_what_the_model_says_of_itself(tmp_path: Path) -
     folder = tmp_path / "made"
     model = await asyncio.to_thread(write_model, folder, size=100_000)
     weights = model.path(model.blobs[0].digest).read_bytes()
-    async with fronted(tmp_path, backend="none") as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now") as at:
         texts = {
             "template": b"{{ .Prompt }}",
             "system": b"Be brief.",
@@ -95,7 +95,7 @@ async def test_show_and_tags_say_what_the_model_says_of_itself(tmp_path: Path) -
 @pytest.mark.parametrize("config", [[], "text", {"model_family": 5, "model_families": "x", "context_length": "many"}])
 async def test_a_model_that_says_nonsense_is_listed_and_shown_all_the_same(config: object, tmp_path: Path) -> None:
     """One bad model must not take the list of all others with it."""
-    async with fronted(tmp_path, backend="none") as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now") as at:
         add(at, "odd:latest", noise(1000), config, params=b"[1]", template=b"\xff\xfe")
         assert (await pulled(at, "odd"))[-1] == {"status": "success"}
         status, shown = await at.json("/api/show", {"model": "odd"})
@@ -106,7 +106,7 @@ async def test_a_model_that_says_nonsense_is_listed_and_shown_all_the_same(confi
 
 async def test_a_pull_tells_of_each_blob_while_it_comes(tmp_path: Path) -> None:
     """Clients draw a bar for each digest, and take a last status that is not success for a failure."""
-    async with fronted(tmp_path, backend="none") as at, asyncio.timeout(SOON_S):
+    async with fronted(tmp_path, backend="none", pulls__mode="now") as at, asyncio.timeout(SOON_S):
         weights = noise(400_000)
         add(at, "m:latest", weights)
         digest = Digest.of(weights)
@@ -130,7 +130,10 @@ async def test_a_pull_tells_of_each_blob_while_it_comes(tmp_path: Path) -> None:
 
 async def test_a_client_that_leaves_gives_its_pull_up(tmp_path: Path) -> None:
     """Ctrl-C at ``ollama pull``; with keep_filling off nobody wants those bytes any more."""
-    async with fronted(tmp_path, backend="none", cache__keep_filling=False) as at, asyncio.timeout(SOON_S):
+    async with (
+        fronted(tmp_path, backend="none", pulls__mode="now", cache__keep_filling=False) as at,
+        asyncio.timeout(SOON_S),
+    ):
         weights = noise(400_000)
         add(at, "m:latest", weights)
         at.registry.hold(Digest.of(weights), 100_000)
@@ -147,7 +150,7 @@ async def test_a_client_that_leaves_gives_its_pull_up(tmp_path: Path) -> None:
 async def test_a_pull_that_fails_says_so_as_ollama_does(tmp_path: Path) -> None:
     """A stream ends with an error line and status 200, one object has status 500."""
     missing = {"error": "pull model manifest: file does not exist"}
-    async with fronted(tmp_path, backend="none", upstream__retry_attempts=0) as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now", upstream__retry_attempts=0) as at:
         assert await pulled(at, "nope") == [{"status": "pulling manifest"}, missing]
         assert await at.json("/api/pull", {"name": "nope", "stream": False}) == (500, missing)
         add(at, "m:latest", noise(1000))
@@ -162,10 +165,10 @@ async def test_a_pull_that_fails_says_so_as_ollama_does(tmp_path: Path) -> None:
 
 async def test_an_offline_mirror_has_what_it_has_and_asks_nobody(tmp_path: Path) -> None:
     """A pull of what is stored succeeds, as programs pull before they use a model; the other says why it fails."""
-    async with fronted(tmp_path, backend="none") as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now") as at:
         add(at, "m:latest", noise(1000))
         await pulled(at, "m")
-    async with fronted(tmp_path, backend="none", offline=True) as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now", offline=True) as at:
         assert (await pulled(at, "m"))[-1] == {"status": "success"}
         assert "the mirror is offline" in (await pulled(at, "nope"))[-1]["error"]
         assert at.registry.log == []
@@ -174,14 +177,14 @@ async def test_an_offline_mirror_has_what_it_has_and_asks_nobody(tmp_path: Path)
 @pytest.mark.parametrize(("body", "said"), BODIES)
 async def test_a_bad_request_has_ollama_s_status_and_text(body: bytes, said: str, tmp_path: Path) -> None:
     """Programs and people look such texts up."""
-    async with fronted(tmp_path, backend="none") as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now") as at:
         assert await at.json("/api/pull", body) == (400, {"error": said})
         assert at.registry.log == []
 
 
 async def test_what_is_not_there_and_what_is_no_name(tmp_path: Path) -> None:
     """``ollama run`` pulls on this 404 and no other text."""
-    async with fronted(tmp_path, backend="none") as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now") as at:
         assert await at.json("/api/show", {"model": "nope"}) == (404, {"error": "model 'nope:latest' not found"})
         assert await at.json("/api/show", {}) == (400, {"error": "model is required"})
         assert await at.json("/api/show", {"model": "a b"}) == (400, {"error": "invalid model name"})
@@ -193,14 +196,14 @@ async def test_what_is_not_there_and_what_is_no_name(tmp_path: Path) -> None:
 
 async def test_go_reads_keys_in_any_letter_case_and_the_last_of_two(tmp_path: Path) -> None:
     """Clients written by hand rely on it, knowing or not."""
-    async with fronted(tmp_path, backend="none") as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now") as at:
         add(at, "m:latest", noise(1000))
         assert (await at.json("/api/pull", b'{"model":"nope","MODEL":"m","Stream":false}'))[0] == 200
 
 
 async def test_a_body_without_end_is_refused(tmp_path: Path) -> None:
     """Said or not said beforehand how long it is."""
-    async with fronted(tmp_path, backend="none", proxy__max_body=2000) as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now", proxy__max_body=2000) as at:
         status, said = await at.json("/api/show", b'{"model":"' + b"x" * 3000 + b'"}')
         assert (status, "proxy.max_body" in said["error"]) == (413, True)
 
@@ -214,7 +217,7 @@ async def test_a_body_without_end_is_refused(tmp_path: Path) -> None:
 
 async def test_a_delete_takes_the_model_out_of_the_store(tmp_path: Path) -> None:
     """And needs an admin: from elsewhere a key that lists it, where any may else use the API."""
-    async with fronted(tmp_path, backend="none", security__trusted_proxies=["127.0.0.1"]) as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now", security__trusted_proxies=["127.0.0.1"]) as at:
         add(at, "m:latest", noise(1000))
         await pulled(at, "m")
         refused = await asked(at.client, "/api/delete", {"model": "m"}, method="DELETE", X_Forwarded_For="10.1.1.1")
@@ -230,14 +233,14 @@ async def test_a_delete_takes_the_model_out_of_the_store(tmp_path: Path) -> None
 )
 async def test_what_takes_an_ollama_says_how_to_set_one(path: str, keys: set[str], tmp_path: Path) -> None:
     """In the shape of its face, so that a person gets to read it."""
-    async with fronted(tmp_path, backend="none") as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now") as at:
         status, said = await at.json(path, {"model": "m"})
         assert (status, said.keys(), "set proxy.backend" in json.dumps(said)) == (501, keys, True)
 
 
 async def test_an_index_is_described_by_what_it_has(tmp_path: Path) -> None:
     """A manifest without weights or config is rare, and no reason to fail."""
-    async with fronted(tmp_path, backend="none") as at:
+    async with fronted(tmp_path, backend="none", pulls__mode="now") as at:
         config = Descriptor(at.registry.add_blob(b"{}"), 2, CONFIG_TYPE)
         raw = json.dumps({"schemaVersion": 2, "config": {"digest": str(config.digest), "size": 2}}).encode()
         at.registry.add_manifest("library/bare:latest", raw)

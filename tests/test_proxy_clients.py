@@ -121,7 +121,8 @@ async def test_openai_s_clients_talk_through_the_mirror(tmp_path: Path) -> None:
 
 async def test_without_an_ollama_the_same_client_lists_shows_pulls_and_deletes(tmp_path: Path) -> None:
     """A mirror is of use on its own, and says plainly what it cannot do."""
-    async with fronted(tmp_path, backend="none") as at, client_of(at.mirror.url) as client:
+    alone = fronted(tmp_path, backend="none", pulls__mode="now")
+    async with alone as at, client_of(at.mirror.url) as client:
         add(at, 3_000_000)
         parts = [part async for part in await client.pull("far", stream=True)]
         assert parts[0].status == "pulling manifest"

@@ -107,8 +107,8 @@ async def test_what_is_allowed_arrives_as_it_was_written(tmp_path: Path) -> None
         image = json.dumps({"model": "m", "images": ["x" * 3_000_000]}).encode()
         assert (await at.json("/api/generate", image))[0] == 200
         assert at.ollama.asked[1].body == image
-        assert await at.json("/api/show", b"") != (400, {"error": "invalid model name"})
-        assert at.ollama.asked[-1].path == "/api/show"
+        assert await at.json("/api/copy", b"") != (400, {"error": "invalid model name"})
+        assert at.ollama.asked[-1].path == "/api/copy"
 
 
 async def test_without_rules_nothing_is_looked_at(tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ NOT_THERE = (
 )
 
 
+ELSEWHERE = b'{"model": "127.0.0.1:9/ns/m"}'
+"""A model of a registry that is none of the mirror's, which an Ollama has to pull for itself."""
+
+
 async def test_every_route_of_ollama_goes_through_with_its_method_and_path(tmp_path: Path) -> None:
     """A program that finds one missing takes the mirror for an old Ollama."""
     async with fronted(tmp_path) as at:
@@ -46,7 +50,8 @@ async def test_every_route_of_ollama_goes_through_with_its_method_and_path(tmp_p
             real = (
                 path.replace("{digest}", f"sha256:{'0' * 64}").replace("{model}", "ns%2Fm:8b").replace("{key}", "k%3D")
             )
-            await asked(at.client, f"{real}?ts=1&x=%2F", b"" if method in ("GET", "HEAD") else b"{}", method=method)
+            body = b"" if method in ("GET", "HEAD") else ELSEWHERE
+            await asked(at.client, f"{real}?ts=1&x=%2F", body, method=method)
             came = at.ollama.asked[-1]
             assert (came.method, came.raw_path) == (method, f"{real}?ts=1&x=%2F")
         assert len(at.ollama.asked) == len(ROUTES) == 32

@@ -59,6 +59,18 @@ async def test_a_full_disk_takes_and_begins_nothing(tmp_path: Path) -> None:
         assert not fake.asked("manifest")
 
 
+async def test_another_disk_may_be_watched(tmp_path: Path) -> None:
+    """One that has no size is never full; one that is not there takes nothing, and says which setting it is."""
+    said = {**NEVER, "pulls__disk_threshold": "0%"}
+    async with running_fake_registry() as fake:
+        for path, right in (("/proc", 202), (tmp_path / "none", 507)):
+            async with mirrored(tmp_path, fake, **said, pulls__disk_path=path) as (mirror, client):
+                status, answer = await ask(client, "POST", "/mirror/v1/queue", {"name": "m"})
+                assert (status, right == 202 or "(pulls.disk_path)" in answer["detail"]) == (right, True)
+                for job in mirror.parts.queue.jobs:
+                    await mirror.parts.queue.cancel(job.id)
+
+
 async def test_the_queue_by_the_older_routes(tmp_path: Path) -> None:
     """One row for three askers; taken out by its name, whatever the spelling."""
     async with running_fake_registry() as fake, mirrored(tmp_path, fake, **NEVER) as (mirror, client):
@@ -105,6 +117,7 @@ async def test_a_disk_above_its_threshold_is_degraded(tmp_path: Path) -> None:
         ("RATE_LIMIT", "7", "daily_limit", 7),
         ("CLEANUP_DAYS", "10", "history", 864_000.0),
         ("DISK_THRESHOLD", "80", "disk_threshold", "80%"),
+        ("DISK_PATH", "/data/ollama", "disk_path", Path("/data/ollama")),
     ],
 )
 def test_the_variables_of_the_older_proxy(name: str, text: str, key: str, value: object) -> None:

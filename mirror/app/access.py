@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from mirror.access import Keyring, Keys, Seal, SignedRequests, WrongKeys
+from mirror.access import Keyring, Keys, Passes, Seal, SignedRequests, WrongKeys
 from mirror.access.credentials import Credentials
 from mirror.access.desk import Desk
 from mirror.config import Settings
@@ -34,7 +34,7 @@ class Access:
         return [route for face in self.faces for route in face.routes()]
 
 
-def access_of(settings: Settings, names: Names) -> Access:
+def access_of(settings: Settings, names: Names, passes: Passes) -> Access:
     """Read the keys of the state folder, which has to be there. Raises BadKey: nothing may be served then.
 
     ``names`` are those by which clients call the mirror.
@@ -47,6 +47,6 @@ def access_of(settings: Settings, names: Names) -> Access:
     tokens = TokenFace(credentials, SignedRequests(keys), realms, security.token_ttl)
     return Access(
         keys,
-        Gate(settings, credentials, realms, time.monotonic),
+        Gate(settings, credentials, realms, passes, time.monotonic),
         (tokens, KeysFace(Desk(keyring, security), keys)),
     )

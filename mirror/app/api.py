@@ -5,22 +5,24 @@ from pathlib import Path
 from aiohttp import web
 
 from mirror.app.parts import Parts
-from mirror.proxy import ApiFace, Descriptions, OwnAnswers, OwnPulls, QueueRoutes, Relay
+from mirror.proxy import (
+    ApiFace,
+    Descriptions,
+    Models,
+    OwnAnswers,
+    Pulls,
+    QueueRoutes,
+    Relay,
+    Standing,
+)
 
 
 def add_api(app: web.Application, parts: Parts) -> None:
     """Put the API on an application; routes of others below /api have to be there before. Ends with its cleanup."""
     settings, host = parts.settings.proxy, parts.settings.upstream.host
     descriptions = Descriptions(parts.store)
-    own = OwnAnswers(
-        parts.store,
-        parts.admission,
-        parts.tags,
-        descriptions,
-        OwnPulls(parts.store, parts.fills, parts.puller, offline=parts.settings.offline),
-        host=host,
-        max_body=settings.max_body,
-    )
+    own = OwnAnswers(parts.store, parts.admission, parts.tags, descriptions, host=host)
+    standing = Standing(parts.queue, parts.worker, parts.guards.zone)
     database = "the database of database.url" if parts.settings.database.url else str(_file(parts))
     queue = QueueRoutes(
         parts.queue,
@@ -32,13 +34,40 @@ def add_api(app: web.Application, parts: Parts) -> None:
         database=database,
     )
     app.add_routes(queue.routes())
-    face = ApiFace(parts.behind, Relay(settings, parts.admission, parts.tags, host), own)
+    relay = Relay(settings, parts.admission, parts.tags, host)
+    models = Models(
+        parts.store,
+        own,
+        parts.admission,
+        parts.tags,
+        parts.queue,
+        standing,
+        host=host,
+        show_stored=parts.settings.pulls.show_stored,
+    )
+    face = ApiFace(parts.behind, relay, own, models, _pulls(parts, standing), max_body=settings.max_body)
     app.add_routes(face.routes())
 
     async def close(_: web.Application) -> None:
         descriptions.close()
 
     app.on_cleanup.append(close)
+
+
+def _pulls(parts: Parts, standing: Standing) -> Pulls:
+    return Pulls(
+        parts.store,
+        parts.tags,
+        parts.admission,
+        parts.wishes,
+        parts.deliveries,
+        parts.fills,
+        standing,
+        parts.upstreams.routes,
+        mode=parts.settings.pulls.mode,
+        keeps_filling=parts.settings.cache.keep_filling,
+        offline=parts.settings.offline,
+    )
 
 
 def _file(parts: Parts) -> Path:

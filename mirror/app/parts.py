@@ -1,29 +1,27 @@
 """The parts below the faces, built on one screen; a server and a command on a free store use the same."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from zoneinfo import ZoneInfo
 
 import structlog
 
-from mirror.access import Policy
+from mirror.access import Passes, Policy
+from mirror.app.pulling import opened_pulling, zone_of
 from mirror.config import Settings
 from mirror.db import Ledger, open_database
 from mirror.errors import QueueUnusable
 from mirror.events import Events
-from mirror.fill import Admission, Fills, Puller, Repairer, Tags, Unknown
+from mirror.fill import Admission, Fills, Puller, Repairer, Rollback, Tags, Unknown
 from mirror.keep import Keeper, Scrub
 from mirror.ollama import Behind
-from mirror.pulls import Guards, Queue, WallClock, Worker, local_zone
+from mirror.pulls import Deliveries, Guards, Pace, Queue, WallClock, Webhook, Wishes, Worker
 from mirror.store import Pins, Store
 from mirror.upstream import Upstreams
-from mirror.values import ModelName, NamePattern
-from mirror.values.window import Schedule, parse_window
+from mirror.values import NamePattern
 
 _PROVING_THREADS = 4
 _FLUSH_S = 5.0
@@ -50,10 +48,15 @@ class Parts:
     admission: Admission
     puller: Puller
     repairer: Repairer
+    rollback: Rollback
     behind: Behind
     queue: Queue
     worker: Worker
     guards: Guards
+    wishes: Wishes
+    deliveries: Deliveries
+    passes: Passes
+    pace: Pace
 
 
 @asynccontextmanager
@@ -61,7 +64,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
     """Take the store and build everything on it; on the way out park the fills and close in order.
 
     Raises:
-        StoreBusy, StoreUnusable, BrokenStore, SettingsError.
+        StoreBusy, StoreUnusable, BrokenStore, SettingsError, BadKey.
     """
     events = Events()
     state = settings.cache.state_directory.absolute()
@@ -73,12 +76,15 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         ledger = Ledger(engine)
         await ledger.load()
         events.tap(ledger.hear, *ledger.kinds)
+        for replaced in store.replaced:
+            events.publish(replaced)
         keeper = Keeper(store, ledger, _pins(store, settings), settings.cache, events)
         unknown = await asyncio.to_thread(Unknown, state / "unknown")
         stack.callback(unknown.close)
         key_file = settings.upstream.key_file or state / "id_ed25519"
         upstreams = Upstreams(settings.upstream, settings.upstreams, settings.hf_token, key_file, events)
         stack.push_async_callback(upstreams.close)
+        pace = Pace(upstreams, settings.pulls.rate, WallClock(), zone_of(settings))
         behind = Behind(settings.proxy)
         stack.push_async_callback(behind.close)
         threads = ThreadPoolExecutor(_PROVING_THREADS, thread_name_prefix="prover")
@@ -87,14 +93,15 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         closing = asyncio.Event()
         group.create_task(_flush_now_and_then(ledger, closing), name="ledger")
         stack.callback(closing.set)
+        pacing = group.create_task(pace.run(), name="rates")
+        stack.callback(pacing.cancel)
         fills = Fills(store, keeper, upstreams, settings, events, group, threads)
         stack.callback(fills.park)
         tags = Tags(store, upstreams, settings, ledger, unknown)
         admission = Admission(_policy(settings, upstreams), store, fills, upstreams)
         puller = Puller(store, keeper, tags, fills, admission)
-        queue = Queue(engine, settings.pulls.max_queued)
-        await queue.load()
-        guards = Guards(settings.pulls, store.room, _zone(settings))
+        made = opened_pulling(settings, engine, events, store, puller, admission, behind)
+        pulling = await stack.enter_async_context(made)
         yield Parts(
             settings=settings,
             events=events,
@@ -108,10 +115,15 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
             admission=admission,
             puller=puller,
             repairer=Repairer(store, puller, events, settings.cache.cleanup_interval),
+            rollback=Rollback(store, ledger, tags, puller, offline=settings.offline),
             behind=behind,
-            queue=queue,
-            worker=_worker(queue, puller, store, guards, settings),
-            guards=guards,
+            queue=pulling.queue,
+            worker=pulling.worker,
+            guards=pulling.guards,
+            wishes=pulling.wishes,
+            deliveries=pulling.deliveries,
+            passes=pulling.passes,
+            pace=pace,
         )
 
 
@@ -144,6 +156,8 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
             tasks.append(group.create_task(_look_at_the_tree(parts.store), name="tree"))
         if parts.store.extra:
             tasks.append(group.create_task(parts.store.extra.run(), name="extra"))
+        if (webhook := _webhook(parts.settings, parts.events)) is not None:
+            tasks.append(group.create_task(webhook.run(), name="webhook"))
         if not parts.settings.offline:
             tasks.append(group.create_task(parts.repairer.run(), name="repairer"))
             tasks.append(group.create_task(parts.worker.run(), name="pulls"))
@@ -160,35 +174,13 @@ def _pins(store: Store, settings: Settings) -> Pins:
     return Pins(store.layout, [NamePattern.parse(one, host=host) for one in settings.cache.pinned], host=host)
 
 
-def _zone(settings: Settings) -> ZoneInfo:
-    named = settings.pulls.timezone
-    return ZoneInfo(named) if named is not None else local_zone(os.environ)
+def _webhook(settings: Settings, events: Events) -> Webhook | None:
+    url, secret = settings.pulls.webhook, settings.pulls.webhook_secret
+    return Webhook(url, secret.get_secret_value() if secret else None, events) if url else None
 
 
 def _policy(settings: Settings, upstreams: Upstreams) -> Policy:
     return Policy.of(settings.security, settings.upstream.host, upstreams.routes.filed_pattern)
-
-
-def _worker(queue: Queue, puller: Puller, store: Store, guards: Guards, settings: Settings) -> Worker:
-    said, host = settings.pulls, settings.upstream.host
-    keep = [NamePattern.parse(one, host=host) for one in said.keep]
-
-    def kept_fresh() -> list[ModelName]:
-        named = [name for pattern in keep if (name := pattern.name(host=host)) is not None]
-        here = [one.name for one in store.complete if any(pattern.matches(one.name) for pattern in keep)]
-        return list({name.folded: name for name in (*named, *here)}.values())
-
-    return Worker(
-        queue,
-        puller.pull,
-        Schedule(tuple(map(parse_window, said.windows)), guards.zone),
-        WallClock(),
-        most=settings.upstream.max_concurrent_downloads,
-        tries=said.tries,
-        retry_delay_s=said.retry_delay,
-        kept_fresh=kept_fresh,
-        room=guards.room,
-    )
 
 
 async def _forget_old_jobs(parts: Parts) -> None:

@@ -23,7 +23,17 @@ from mirror.config import Settings, not_yet
 from mirror.listen import CertificateFace, Certificates, DataAddress, Door, Names, proxy_requests
 from mirror.registry import Locations, RegistryFace
 from mirror.upstream.addresses import is_public
-from mirror.web import AdminFace, BundleFace, Metrics, QueueDesk, QueueFace, SetupFace, StatusFace, StoreFace
+from mirror.web import (
+    AdminFace,
+    BundleFace,
+    Metrics,
+    QueueDesk,
+    QueueFace,
+    RollbackFace,
+    SetupFace,
+    StatusFace,
+    StoreFace,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +102,7 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
                 urls = tuple(_url(*address) for address in door.addresses)
                 url = urls[0]
                 parts.store.lock.announce(url)
+                parts.deliveries.port = door.addresses[0][1]
                 log.info("serving", url=url, store=str(parts.store.layout.root), upstream=settings.upstream.url)
                 yield RunningMirror(url, parts, urls)
             finally:
@@ -102,7 +113,7 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
 def application(parts: Parts, names: Names, certificates: Certificates, data: DataAddress) -> web.Application:
     """Put the faces on the parts."""
     settings = parts.settings
-    access = access_of(settings, names)
+    access = access_of(settings, names, parts.passes)
     metrics = Metrics(parts.store, parts.fills)
     parts.events.tap(metrics.hear)
     logging = [access_log] if settings.logging.access and wanted() else []
@@ -136,14 +147,19 @@ def _faces(parts: Parts, names: Names, certificates: Certificates, data: DataAdd
             parts.events,
             parts.admission,
             Locations(data.location, access.seal.ticket),
+            parts.passes,
             offline=settings.offline,
         ),
         BundleFace(parts.store, parts.keeper, settings.upstream.host),
         CertificateFace(certificates),
         SetupFace(settings, names, certificates),
         QueueFace(
-            QueueDesk(parts.queue, parts.worker, parts.guards, parts.admission, parts.tags, settings.upstream.host)
+            QueueDesk(parts.queue, parts.worker, parts.pace, parts.wishes, parts.tags, settings.upstream.host),
+            parts.puller,
+            offline=settings.offline,
+            keeps_filling=settings.cache.keep_filling,
         ),
+        RollbackFace(parts.rollback, settings.upstream.host),
         StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, parts.admission, settings.upstream.host),
     )
 
@@ -165,7 +181,6 @@ def _faces_that_look(parts: Parts, metrics: Metrics) -> Iterable[Face]:
             parts.store,
             parts.ledger,
             parts.keeper.pins,
-            parts.puller,
             parts.upstreams,
             parts.admission,
             settings.upstream.host,

@@ -5,9 +5,20 @@ Touches HTTP alone; the Ollama is asked through ``ollama``, models through ``sto
 
 from mirror.proxy.described import Descriptions
 from mirror.proxy.face import ApiFace
+from mirror.proxy.models import Models
 from mirror.proxy.own import OwnAnswers
-from mirror.proxy.pulls import OwnPulls
+from mirror.proxy.pulls import Pulls
 from mirror.proxy.queue import QueueRoutes
 from mirror.proxy.relay import Relay
+from mirror.proxy.standing import Standing
 
-__all__ = ["ApiFace", "Descriptions", "OwnAnswers", "OwnPulls", "QueueRoutes", "Relay"]
+__all__ = [
+    "ApiFace",
+    "Descriptions",
+    "Models",
+    "OwnAnswers",
+    "Pulls",
+    "QueueRoutes",
+    "Relay",
+    "Standing",
+]

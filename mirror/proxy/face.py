@@ -4,10 +4,12 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
-from mirror.errors import BackendDown, MirrorError, NotAllowed, OnlyRead, StoreFull
+from mirror.errors import AskedTooOften, BackendDown, MirrorError, NotAllowed, OnlyRead, QueueError, StoreFull
 from mirror.ollama import Behind, error_body
-from mirror.proxy.bodies import Refused, compact, expecting
+from mirror.proxy.bodies import Refused, body_of, compact, expecting
+from mirror.proxy.models import Models
 from mirror.proxy.own import OwnAnswers
+from mirror.proxy.pulls import Pulls
 from mirror.proxy.relay import Relay
 from mirror.proxy.table import TABLE, Passed, allowed
 
@@ -19,10 +21,15 @@ _LOOP = "the Ollama behind this mirror is this mirror: set proxy.backend to the 
 class ApiFace:
     """Every route of Ollama's API, and for all other paths the answer that Ollama gives."""
 
-    def __init__(self, behind: Behind, relay: Relay, own: OwnAnswers) -> None:
+    def __init__(
+        self, behind: Behind, relay: Relay, own: OwnAnswers, models: Models, pulls: Pulls, *, max_body: int
+    ) -> None:
         self._behind = behind
         self._relay = relay
         self._own = own
+        self._models = models
+        self._pulls = pulls
+        self._max_body = max_body
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """Return the routes of this face; those of others below /api have to come before them."""
@@ -62,9 +69,26 @@ class ApiFace:
         if self._behind.leads_back(", ".join(request.headers.getall("Via", []))):
             raise Refused(508, _LOOP)
         backend = await self._behind.backend()
-        if backend is None:
-            return await self._own.answer(request, row.path)
-        return await self._relay.passed(request, row, backend)
+
+        async def onward(raw: bytes | None) -> web.StreamResponse:
+            if backend is None:
+                return await self._own.answer(request, row.path)
+            return await self._relay.passed(request, row, backend, raw)
+
+        match row.path:
+            case "/api/pull":
+                return await self._pulls.answer(request, await self._body(request), onward if backend else None)
+            case "/api/tags":
+                return await self._models.tags(request, backend, onward)
+            case "/api/show":
+                return await self._models.show(request, await self._body(request), backend, onward)
+            case "/api/delete":
+                return await self._models.delete(request, await self._body(request), backend, onward)
+            case _:
+                return await onward(None)
+
+    async def _body(self, request: web.Request) -> bytes:
+        return await body_of(request, self._max_body)
 
 
 def _reply(request: web.Request, error: MirrorError | web.HTTPNotFound) -> web.Response:
@@ -82,6 +106,10 @@ def _reply(request: web.Request, error: MirrorError | web.HTTPNotFound) -> web.R
             status = 409
         case StoreFull():
             status = 507
+        case AskedTooOften():
+            status = 429
+        case QueueError():
+            status = 503
         case _:
             status = 500
     return web.json_response(error_body(request.rel_url.path_safe, status, str(error)), status=status, dumps=compact)

@@ -8,13 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
-from mirror.access import user_of
+from mirror.access import RIGHTS, Scope, user_of
 from mirror.fill import Admission, Tags
-from mirror.proxy.bodies import Refused, body_of, compact, flag_in, object_of, text_in
+from mirror.proxy.bodies import Refused, compact, object_of, text_in
 from mirror.proxy.described import Descriptions
-from mirror.proxy.pulls import OwnPulls
+from mirror.proxy.marks import named
 from mirror.store import Store, StoredManifest
-from mirror.values import InvalidModelName, ModelName
+from mirror.values import ModelName
 
 OLLAMA_VERSION = "0.33.0"
 """The Ollama whose API these answers follow; clients parse it as plain numbers."""
@@ -23,6 +23,7 @@ _ALONE = (
     "no Ollama stands behind this mirror, so it can list, show, pull and delete models and nothing else: start one, "
     "and set proxy.backend (or OLLAMA_BACKEND) to its URL, such as http://127.0.0.1:11435"
 )
+Row = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -35,25 +36,17 @@ class OwnAnswers:
         admission: Admission,
         tags: Tags,
         descriptions: Descriptions,
-        pulls: OwnPulls,
         *,
         host: str,
-        max_body: int,
     ) -> None:
         self._store = store
         self._admission = admission
         self._tags = tags
         self._descriptions = descriptions
-        self._pulls = pulls
         self._host = host
-        self._max_body = max_body
         self._handlers: dict[tuple[str, str], Handler] = {
             ("GET", "/api/version"): self.version,
-            ("GET", "/api/tags"): self.tags,
             ("GET", "/api/ps"): self.ps,
-            ("POST", "/api/show"): self.show,
-            ("POST", "/api/pull"): self.pull,
-            ("DELETE", "/api/delete"): self.delete,
         }
 
     async def answer(self, request: web.Request, path: str) -> web.StreamResponse:
@@ -72,68 +65,50 @@ class OwnAnswers:
         """Say that nothing is loaded."""
         return web.json_response({"models": []}, dumps=compact)
 
-    async def tags(self, request: web.Request) -> web.StreamResponse:
-        """List the models that can be served whole, the newest first (server/model_list_cache.go).
+    async def rows(self, user: str) -> list[Row]:
+        """Return what /api/tags says of the models that can be served whole, the newest first.
 
-        What the policy refuses to the caller by its name is left out.
+        What the policy refuses to the user by its name is left out (server/model_list_cache.go).
         """
-        user = user_of(request)
         listed = [one for one in self._store.whole_models() if not self._admission.hides(one.name, user)]
-        newest = sorted(listed, key=lambda one: one.written_at, reverse=True)
-        return web.json_response({"models": [await self._row(one) for one in newest]}, dumps=compact)
+        return [await self._row(one) for one in sorted(listed, key=lambda one: one.written_at, reverse=True)]
 
-    async def show(self, request: web.Request) -> web.StreamResponse:
+    async def show(self, request: web.Request, raw: bytes) -> web.StreamResponse:
         """Show one model (server/routes.go, GetModelInfo)."""
-        body = object_of(await body_of(request, self._max_body), "ShowRequest")
-        text = text_in(body, "model", "name", kind="ShowRequest")
+        text = text_in(object_of(raw, "ShowRequest"), "model", "name", kind="ShowRequest")
         if not text:
             raise Refused(400, "model is required")
-        name = self._named(text, "invalid model name")
+        name = named(text, self._tags, self._host, "invalid model name")
         self._admission.before(name, user_of(request))
-        stored = self._whole(name)
+        stored = self.whole(name)
         if stored is None:
             raise Refused(404, f"model '{name.short}' not found")
         return web.json_response(await self._shown(stored), dumps=compact)
 
-    async def pull(self, request: web.Request) -> web.StreamResponse:
-        """Fetch a model into the store, with Ollama's lines (server/routes.go, PullHandler)."""
-        body = object_of(await body_of(request, self._max_body), "PullRequest")
-        flag_in(
-            body, "insecure", default=False, kind="PullRequest"
-        )  # how to fetch is the mirror's own settings' matter
-        stream = flag_in(body, "stream", default=True, kind="PullRequest")
-        name = self._named(text_in(body, "model", "name", kind="PullRequest"), "invalid model name")
-        self._admission.before(name, user_of(request))
-        return await self._pulls.answer(request, name, stream=stream)
-
-    async def delete(self, request: web.Request) -> web.StreamResponse:
-        """Remove a model from the store (server/routes.go, DeleteHandler). The gate asks for an admin before."""
-        body = object_of(await body_of(request, self._max_body), "DeleteRequest")
-        text = text_in(body, "model", "name", kind="DeleteRequest")
+    async def delete(self, request: web.Request, raw: bytes) -> web.StreamResponse:
+        """Remove a model from the store (server/routes.go, DeleteHandler), for admins."""
+        if (no := request[RIGHTS].refusal(Scope.ADMIN)) is not None:
+            return no
+        text = text_in(object_of(raw, "DeleteRequest"), "model", "name", kind="DeleteRequest")
         if not text:
             raise Refused(400, "model is required")
-        name = self._named(text, f'name "{text}" is invalid')
+        name = named(text, self._tags, self._host, f'name "{text}" is invalid')
         self._admission.before(name, user_of(request))
         if await self._store.remove(name) is None:
             raise Refused(404, f"model '{text}' not found")
         return web.Response()
 
-    def _named(self, text: str, wrong: str) -> ModelName:
-        try:
-            return self._tags.filed(ModelName.parse(text, host=self._host))
-        except InvalidModelName as error:
-            raise Refused(400, wrong) from error
-
-    def _whole(self, name: ModelName) -> StoredManifest | None:
+    def whole(self, name: ModelName) -> StoredManifest | None:
+        """Return a model that can be served whole; None where there is none of that name."""
         return self._store.complete.find(name) or self._store.extra.find_whole(name)
 
-    async def _row(self, stored: StoredManifest) -> dict[str, object]:
+    async def _row(self, stored: StoredManifest) -> Row:
         described = await self._descriptions.of(stored)
         name = stored.name.short
         return {
             "name": name,
             "model": name,
-            "modified_at": _rfc3339(stored.written_at),
+            "modified_at": rfc3339(stored.written_at),
             "size": stored.size,
             "digest": stored.digest.hex,
             "details": {**described.details(), **described.lengths()},
@@ -151,7 +126,7 @@ class OwnAnswers:
             "system": "".join(texts["system"][:1]),
             "details": described.details(),
             "model_info": described.model_info(),
-            "modified_at": _rfc3339(stored.written_at),
+            "modified_at": rfc3339(stored.written_at),
         }
         always = ("details", "model_info", "modified_at", "modelfile")
         return {key: value for key, value in shown.items() if value or key in always}
@@ -170,5 +145,6 @@ def _parameters(texts: list[str]) -> str:
     return "\n".join(f"{key:<30} {json.dumps(one, ensure_ascii=False)}" for key, one in rows)
 
 
-def _rfc3339(when: datetime) -> str:
+def rfc3339(when: datetime) -> str:
+    """Return an instant as Ollama writes it."""
     return when.isoformat().replace("+00:00", "Z")

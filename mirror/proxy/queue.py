@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from mirror.errors import BackendError, MirrorError, NoSuchJob, QueueError
+from mirror.errors import BackendError, MirrorError, NoSuchJob, QueueError, StoreFull
 from mirror.fill import Tags
 from mirror.ollama import Behind, Ollama
 from mirror.proxy.bodies import Refused, body_of, compact, object_of, text_in
@@ -96,11 +96,15 @@ class QueueRoutes:
         return {"status": "ok", "url": str(backend.url)}
 
     def _disk(self) -> dict[str, Any]:
-        disk, used = self._guards.disk, self._guards.used
+        path = str(self._guards.settings.disk_path or self._folder)
+        try:
+            disk, used = self._guards.disk, self._guards.used
+            free_gb = round(disk.free() / 1e9, 1)
+        except (StoreFull, OSError) as error:
+            return {"status": "error", "path": path, "error": str(error)}
         over = used > self._guards.settings.disk_threshold.percent
         status = "error" if used >= _FULL else "warning" if over else "ok"
-        free_gb = round(disk.free() / 1e9, 1)
-        return {"status": status, "path": str(self._folder), "used_percent": round(used), "free_gb": free_gb}
+        return {"status": status, "path": path, "used_percent": round(used), "free_gb": free_gb}
 
     async def _kept(self) -> dict[str, Any]:
         try:

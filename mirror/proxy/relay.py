@@ -31,17 +31,20 @@ class Relay:
         self._tags = tags
         self._host = host
 
-    async def passed(self, request: web.Request, row: Passed, backend: Backend) -> web.StreamResponse:
+    async def passed(
+        self, request: web.Request, row: Passed, backend: Backend, raw: bytes | None = None
+    ) -> web.StreamResponse:
         """Return the answer of ``backend``, all of it sent.
 
-        Where rules on models are set, a body that may name one is read first; else it is streamed.
+        Where rules on models are set, a body that may name one is read first; else it is streamed. ``raw`` is the body
+        where it has been read already.
 
         Raises:
             BackendDown: it does not answer; nothing has been sent to the client.
             Refused, NotAllowed: it is not asked at all.
         """
         path = _path(request, row)
-        read = await self._vetted(request, row)
+        read = await self._vetted(request, row, raw)
         headers = passed_on(request.headers, request.remote or "unknown")
         body: bytes | AsyncIterator[bytes] | None = read
         if read is not None:
@@ -55,17 +58,17 @@ class Relay:
         async with backend.asked(request.method, path, headers, body, via=via, waits=large) as answer:
             return await _hand_back(request, backend, answer)
 
-    async def _vetted(self, request: web.Request, row: Passed) -> bytes | None:
+    async def _vetted(self, request: web.Request, row: Passed, raw: bytes | None) -> bytes | None:
         """Ask the policy about the models a request names; return its body, None where nobody had to read it."""
         if self._admission.empty:
-            return None
+            return raw
         if model := request.match_info.get("model"):
             self._vet(model, request)
         if not row.names:
-            return None
+            return raw
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Refused(415, "rules on models are set, so the body has to be read: send it without Content-Encoding")
-        raw = await body_of(request, self._settings.max_body)
+        raw = await body_of(request, self._settings.max_body) if raw is None else raw
         for name in texts_of(raw, row.names, "request") if raw.strip() else ():
             self._vet(name, request)
         return raw

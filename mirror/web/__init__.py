@@ -7,6 +7,7 @@ from mirror.web.keys_face import KeysFace
 from mirror.web.metrics import Metrics
 from mirror.web.queue_desk import QueueDesk
 from mirror.web.queue_face import QueueFace
+from mirror.web.rollback_face import RollbackFace
 from mirror.web.setup_face import SetupFace
 from mirror.web.status import StatusFace
 from mirror.web.store_face import StoreFace
@@ -19,6 +20,7 @@ __all__ = [
     "Metrics",
     "QueueDesk",
     "QueueFace",
+    "RollbackFace",
     "SetupFace",
     "StatusFace",
     "StoreFace",

@@ -1,34 +1,31 @@
-"""``/mirror/v1``: models and pulls, as commands and programs ask of a running mirror."""
+"""``/mirror/v1``: models, as commands and programs ask of a running mirror."""
 
 from collections.abc import Iterable
 
 from aiohttp import web
 
-from mirror.access import CALLER
 from mirror.db import Ledger
-from mirror.fill import Admission, Puller
+from mirror.fill import Admission
 from mirror.store import Pins, Store
 from mirror.upstream import Upstreams
 from mirror.values import ModelName
 from mirror.web.hiding import hidden_from
 from mirror.web.problems import answering, problem
 from mirror.web.requests import BadRequest, body_of, lines
-from mirror.web.steps import outdated_steps, pull_steps
+from mirror.web.steps import outdated_steps
 from mirror.web.views import model_details, models_view, removal_view
 
 _NAMES = '{"names": ["llama3.2"]}'
-_PULL = '{"name": "llama3.2"}'
 
 
 class AdminFace:
-    """Models and pulls. Long work answers with one JSON object a line, as it goes."""
+    """Models. Long work answers with one JSON object a line, as it goes."""
 
     def __init__(
         self,
         store: Store,
         ledger: Ledger,
         pins: Pins,
-        puller: Puller,
         upstreams: Upstreams,
         admission: Admission,
         host: str,
@@ -36,7 +33,6 @@ class AdminFace:
         self._store = store
         self._ledger = ledger
         self._pins = pins
-        self._puller = puller
         self._upstreams = upstreams
         self._admission = admission
         self._host = host
@@ -47,7 +43,6 @@ class AdminFace:
             web.get("/mirror/v1/models", answering(self.models)),
             web.get("/mirror/v1/models/{name:.+}", answering(self.model)),
             web.delete("/mirror/v1/models/{name:.+}", answering(self.remove)),
-            web.post("/mirror/v1/pulls", answering(self.pull)),
             web.post("/mirror/v1/outdated", answering(self.outdated)),
         ]
 
@@ -75,14 +70,6 @@ class AdminFace:
             return _unknown(name)
         return web.json_response({"name": name.short, "freed": freed, "dry_run": False})
 
-    async def pull(self, request: web.Request) -> web.StreamResponse:
-        """Fetch a model into the store; lines of progress, the last one with ``status`` success or ``error``."""
-        body = await body_of(request, _PULL, name=str)
-        if "name" not in body:
-            raise BadRequest("no name", _PULL)
-        name = ModelName.parse(body["name"], host=self._host)
-        return await lines(request, pull_steps(self._puller, name, request[CALLER].user))
-
     async def outdated(self, request: web.Request) -> web.StreamResponse:
         """Say which models are older than what is upstream, of ``names`` or of all; lines as the answers come."""
         body = await body_of(request, _NAMES, names=list)
@@ -90,7 +77,7 @@ class AdminFace:
         if not all(isinstance(one, str) for one in said):
             raise BadRequest(str(said), _NAMES)
         names = [ModelName.parse(one, host=self._host) for one in said]
-        return await lines(request, outdated_steps(self._store, self._upstreams, names))
+        return await lines(request, outdated_steps(self._store, self._upstreams, self._ledger.tags, names))
 
 
 def dry_run(request: web.Request) -> bool:

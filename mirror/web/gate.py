@@ -7,7 +7,20 @@ from dataclasses import replace
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from mirror.access import CALLER, Caller, Grant, Limit, OwnNames, Pages, Scope, Whereabouts, client_of
+from mirror.access import (
+    CALLER,
+    RIGHTS,
+    Caller,
+    Grant,
+    Limit,
+    OwnNames,
+    Pages,
+    Passes,
+    Rights,
+    Scope,
+    Whereabouts,
+    client_of,
+)
 from mirror.access.credentials import Credentials, with_grant
 from mirror.access.origins import is_same
 from mirror.config import Settings
@@ -52,9 +65,15 @@ class Gate:
     """Decides on every request, in memory. ``middleware`` comes last of all, ``prepare`` is for on_response_prepare."""
 
     def __init__(
-        self, settings: Settings, credentials: Credentials, realms: Realms, clock: Callable[[], float]
+        self,
+        settings: Settings,
+        credentials: Credentials,
+        realms: Realms,
+        passes: Passes,
+        clock: Callable[[], float],
     ) -> None:
         security = settings.security
+        self._passes = passes
         self._realms = realms
         self._keys = credentials.keys
         self._credentials = credentials
@@ -101,6 +120,7 @@ class Gate:
         elif (grant := self._of_ticket(request, route)) is not None:
             caller = replace(with_grant(caller, grant), by_ticket=True)
         request[CALLER] = caller
+        request[RIGHTS] = Rights(lambda scope: self._of_scope(request, scope, caller))
         if (answer := self._of_page(request, caller)) is not None:
             return answer
         if route.counted and self._limit is not None:
@@ -159,10 +179,15 @@ class Gate:
             if not guarded or caller.key_id is not None:
                 return None
             return self._needs_key(request, caller, "")
-        scope = route.need
+        if route.need is Scope.PULL and self._passes.of_path(request.rel_url.path_safe) is not None:
+            return None
+        return self._of_scope(request, route.need, caller)
+
+    def _of_scope(self, request: web.Request, scope: Scope, caller: Caller) -> web.Response | None:
+        """Refuse what takes a scope, to a caller that has not got it while it is guarded or is for this machine."""
         if scope.within(caller.scopes):
             return None
-        if keys.guards(scope):
+        if self._keys.guards(scope):
             if caller.key_id is None:
                 return self._needs_key(request, caller, f" that is good for {scope}")
         elif scope in (Scope.PULL, Scope.API):

@@ -47,7 +47,6 @@ TABLE = (
     Route("/v2", _READ, Scope.PULL),
     Route("/v2/", _READ, Scope.PULL),
     Route("/v2/", None, Scope.PUSH),
-    Route("/api/delete", frozenset({"DELETE"}), Scope.ADMIN, counted=True),
     Route("/api/", None, Scope.API, counted=True),
     Route("/v1/", None, Scope.API, counted=True),
     Route("/metrics", _READ, Special.LOOKING),

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from mirror.fill import Admission, Tags
-from mirror.pulls import Guards, Job, Queue, Worker
+from mirror.fill import Tags
+from mirror.pulls import Job, Pace, Queue, Wish, Wishes, Worker
 from mirror.values import Invalid, ModelName
 from mirror.web.views import job_view, queue_view
 
@@ -25,14 +25,14 @@ class QueueDesk:
 
     queue: Queue
     worker: Worker
-    guards: Guards
-    admission: Admission
+    pace: Pace
+    wishes: Wishes
     tags: Tags
     host: str
 
     async def show(self) -> View:
         """Show what is under way, and when windows open."""
-        return await queue_view(self.queue, self.worker)
+        return await queue_view(self.queue, self.worker, self.pace)
 
     async def history(self, most: int) -> View:
         """Show jobs that are over, the latest first."""
@@ -41,18 +41,9 @@ class QueueDesk:
     async def add(
         self, text: str, user: str, who: str, *, priority: int = 0, at_once: bool = False, limited: bool = False
     ) -> View:
-        """Want a model for a user; ``who`` is kept as the one who asked, and ``limited`` to so many a day.
-
-        Raises AskedTooOften, StoreFull: nothing was queued.
-        """
-        name = self.tags.filed(ModelName.parse(text, host=self.host))
-        self.admission.before(name, user)
-        known = self.queue.of(name)
-        if known is None:
-            self.guards.room()
-        if limited and (known is None or who not in known.requesters):
-            await self.guards.day(self.queue, who, self.worker.now())
-        asked = await self.queue.ask(name, who, priority=priority, at_once=at_once)
+        """Want a model; see Wishes.want."""
+        wish = Wish(self.named(text), user, who, priority=priority, at_once=at_once, limited=limited)
+        asked = await self.wishes.want(wish)
         return {"job": self._view(asked.job), "new": asked.is_new}
 
     async def act(self, action: str, reference: str, position: int | None) -> View:
@@ -75,11 +66,15 @@ class QueueDesk:
                 return {"job": self._view(await self.queue.move(self._reference(reference), position))}
         return await self.show()
 
+    def named(self, text: str) -> ModelName:
+        """Return the model that a name means, as it is filed. Raises InvalidModelName."""
+        return self.tags.filed(ModelName.parse(text, host=self.host))
+
     def _reference(self, said: str) -> str:
         """Return the id of the job under way that is meant by a name as people write it, else what was said."""
         if any(job.id == said for job in self.queue.jobs):
             return said
-        name = self.tags.filed(ModelName.parse(said, host=self.host))
+        name = self.named(said)
         job = self.queue.of(name)
         return job.id if job is not None else name.short
 

@@ -5,12 +5,15 @@ from typing import Any
 
 from aiohttp import web
 
-from mirror.access import ANONYMOUS, CALLER, Scope
+from mirror.access import CALLER, Scope
+from mirror.fill import Puller
+from mirror.pulls import Wish
 from mirror.values import ModelName
 from mirror.web.hiding import hidden_from
 from mirror.web.problems import answering
 from mirror.web.queue_desk import ACTIONS, QueueDesk
-from mirror.web.requests import BadRequest, body_of
+from mirror.web.requests import BadRequest, body_of, lines
+from mirror.web.steps import pull_steps, wish_steps
 
 _ADD = '{"name": "llama3.2"}'
 _ACT = '{"job": "llama3.2:latest"}'
@@ -20,8 +23,11 @@ _MOST = 1000
 class QueueFace:
     """The routes of the queue. Anybody who may pull may ask for a model; the rest is for admins."""
 
-    def __init__(self, desk: QueueDesk) -> None:
+    def __init__(self, desk: QueueDesk, puller: Puller, *, offline: bool, keeps_filling: bool) -> None:
         self._desk = desk
+        self._puller = puller
+        self._offline = offline
+        self._keeps_filling = keeps_filling
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """Return the routes of this face."""
@@ -29,6 +35,7 @@ class QueueFace:
             web.get("/mirror/v1/queue", answering(self.show)),
             web.get("/mirror/v1/queue/history", answering(self.history)),
             web.post("/mirror/v1/queue", answering(self.ask)),
+            web.post("/mirror/v1/pulls", answering(self.pull)),
             web.post("/mirror/v1/queue/add", answering(self.add)),
             *(web.post(f"/mirror/v1/queue/{action}", answering(self._acting(action))) for action in ACTIONS),
         ]
@@ -46,7 +53,7 @@ class QueueFace:
 
     def _seen(self, request: web.Request, view: dict[str, Any]) -> dict[str, Any]:
         """Leave out jobs for models that the caller must not know of."""
-        hidden, host = hidden_from(request, self._desk.admission), self._desk.host
+        hidden, host = hidden_from(request, self._desk.wishes.admission), self._desk.host
         return {**view, "jobs": [one for one in view["jobs"] if not hidden(ModelName.parse(one["name"], host=host))]}
 
     async def ask(self, request: web.Request) -> web.StreamResponse:
@@ -57,6 +64,21 @@ class QueueFace:
         """Want a model before others, or, with ``at_once``, without waiting for a window: for admins."""
         return await self._added(request, await body_of(request, _ADD, name=str, priority=int, at_once=bool))
 
+    async def pull(self, request: web.Request) -> web.StreamResponse:
+        """Fetch a model at once, and deliver it to the Ollamas that want it.
+
+        Lines of progress, the last one with ``status`` success or ``error``.
+        """
+        body = await body_of(request, _ADD, name=str)
+        if "name" not in body:
+            raise BadRequest("no name", _ADD)
+        name, caller = self._desk.named(body["name"]), request[CALLER]
+        if self._offline:  # nobody works on the queue then
+            return await lines(request, pull_steps(self._puller, name, caller.user))
+        wish = Wish(name, caller.user, caller.who, limited=not Scope.ADMIN.within(caller.scopes))
+        steps = wish_steps(self._desk.wishes, self._desk.worker, wish, stays=self._keeps_filling)
+        return await lines(request, steps)
+
     async def _added(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         if "name" not in body:
             raise BadRequest("no name", _ADD)
@@ -64,7 +86,7 @@ class QueueFace:
         view = await self._desk.add(
             body["name"],
             caller.user,
-            caller.user if caller.user != ANONYMOUS else caller.address,
+            caller.who,
             priority=body.get("priority", 0),
             at_once=body.get("at_once", False),
             limited=not Scope.ADMIN.within(caller.scopes),

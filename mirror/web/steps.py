@@ -7,12 +7,15 @@ last step, ``{"error": ...}``, not an exception.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from mirror.db import TagHistory
 from mirror.errors import MirrorError
-from mirror.fill import Compared, Puller, PullProgress, Repairer, compare
+from mirror.fill import Compared, Earlier, Puller, PullProgress, Repairer, Rollback, compare
 from mirror.keep import Keeper, Plan, Row, Scrub, Scrubbed
+from mirror.pulls import Job, State, Wish, Wishes, Worker, followed
 from mirror.store import Problem, Store
 from mirror.store.verify import running_verify
 from mirror.upstream import Upstreams
@@ -49,8 +52,10 @@ async def told(work: Callable[[Tell], Awaitable[Step]]) -> AsyncIterator[Steps]:
 
 
 @asynccontextmanager
-async def outdated_steps(store: Store, upstreams: Upstreams, names: Iterable[ModelName]) -> AsyncIterator[Steps]:
-    """Ask which models are older than what is upstream: a step for each, and how many at the end."""
+async def outdated_steps(
+    store: Store, upstreams: Upstreams, history: TagHistory, names: Iterable[ModelName]
+) -> AsyncIterator[Steps]:
+    """Ask which models are older than what is upstream: a step for each, and how many at the end, without held ones."""
 
     async def work(tell: Tell) -> Step:
         found: list[Compared] = []
@@ -59,8 +64,8 @@ async def outdated_steps(store: Store, upstreams: Upstreams, names: Iterable[Mod
             found.append(one)
             tell(compared_view(one))
 
-        await compare(store, upstreams, names, told_of)
-        outdated = [one for one in found if one.outdated]
+        await compare(store, upstreams, history, names, told_of)
+        outdated = [one for one in found if one.outdated and not one.held]
         return {"status": "done", "outdated": len(outdated), "lacking": sum(one.lacking for one in outdated)}
 
     async with told(work) as steps:
@@ -68,13 +73,16 @@ async def outdated_steps(store: Store, upstreams: Upstreams, names: Iterable[Mod
 
 
 def compared_view(one: Compared) -> Step:
-    """Return a model and its tag upstream; ``state`` is outdated, current, gone or unknown."""
+    """Return a model and its tag upstream; ``state`` is outdated, held (outdated, and to stay), current, gone, unknown.
+
+    ``held`` is true for every tag that people hold.
+    """
     if one.problem is not None:
         state = "unknown"
     elif one.there is None:
         state = "gone"
     else:
-        state = "outdated" if one.outdated else "current"
+        state = "current" if not one.outdated else "held" if one.held else "outdated"
     return {
         "status": "compared",
         "name": one.name.short,
@@ -83,6 +91,7 @@ def compared_view(one: Compared) -> Step:
         "there": str(one.there) if one.there is not None else None,
         "size": one.size,
         "lacking": one.lacking,
+        "held": one.held,
         "problem": one.problem,
     }
 
@@ -99,6 +108,45 @@ async def pull_steps(puller: Puller, name: ModelName, user: str) -> AsyncIterato
         except (MirrorError, Invalid) as error:
             return {"status": "error", "name": name.short, "error": str(error)}
         return {"status": "success", **progress_view(final)}
+
+    async with told(work) as steps:
+        yield steps
+
+
+@asynccontextmanager
+async def wish_steps(wishes: Wishes, worker: Worker, wish: Wish, *, stays: bool) -> AsyncIterator[Steps]:
+    """Have a wish fulfilled now, and delivered; when it is given up, its job ``stays`` or is taken back."""
+
+    async def work(tell: Tell) -> Step:
+        def look(job: Job) -> None:
+            if (progress := worker.progress(job)) is not None:
+                status = "delivering" if job.state is State.DELIVERING else "pulling"
+                tell({"status": status, **progress_view(progress)})
+
+        try:
+            asked = await wishes.want(replace(wish, at_once=True))
+            ended = await followed(wishes.queue, asked, look, patient=False, stays=stays)
+        except (MirrorError, Invalid) as error:
+            return {"status": "error", "name": wish.name.short, "error": str(error)}
+        final = worker.progress(ended) or PullProgress(ended.name, ended.size or 0, ended.size or 0, 0)
+        return {"status": "success", **progress_view(final)}
+
+    async with told(work) as steps:
+        yield steps
+
+
+@asynccontextmanager
+async def rollback_steps(rollback: Rollback, name: ModelName, earlier: Earlier) -> AsyncIterator[Steps]:
+    """Put a tag back to an earlier manifest: progress, and at the end where it is held."""
+
+    async def work(tell: Tell) -> Step:
+        try:
+            final = await rollback.back(
+                name, earlier, lambda progress: tell({"status": "pulling", **progress_view(progress)})
+            )
+        except (MirrorError, Invalid) as error:
+            return {"status": "error", "name": name.short, "error": str(error)}
+        return {"status": "success", **progress_view(final), "digest": str(earlier.digest), "held": True}
 
     async with told(work) as steps:
         yield steps

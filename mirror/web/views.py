@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from mirror.db import Ledger
-from mirror.fill import Fill
+from mirror.fill import Earlier, Fill
 from mirror.keep import Keeper, Scrub
-from mirror.pulls import Job, Queue, Worker
+from mirror.pulls import Job, Pace, Queue, Worker
 from mirror.store import Pins, Store, StoredManifest, census
 from mirror.values import Descriptor, Manifest, ModelName
 from mirror.web.hiding import Hidden, nothing_hidden
@@ -21,7 +21,7 @@ def model_view(stored: StoredManifest, store: Store, ledger: Ledger, pins: Pins)
 
     ``from`` is the folder of somebody else's that it lies in, which is only read; null for what is in the store.
     """
-    use = ledger.use(stored.name)
+    use, held = ledger.use(stored.name), ledger.tags.held(stored.name)
     folder = store.extra.folder_of(stored)
     missing = set(store.missing(stored) if folder is None else store.extra.missing(stored))
     return {
@@ -32,6 +32,7 @@ def model_view(stored: StoredManifest, store: Store, ledger: Ledger, pins: Pins)
         "complete": not missing,
         "damaged": bool(missing) and store.damaged(stored),
         "pinned": pins.why(stored.name) is not None,
+        "held": held is not None and held.digest == stored.digest,
         "blobs": len(stored.blobs),
         "from": folder and str(folder),
         "stored_at": stored.written_at.isoformat(timespec="seconds"),
@@ -65,6 +66,16 @@ async def model_details(name: ModelName, store: Store, ledger: Ledger, pins: Pin
     view["layers"] = [_blob_view(one, store) for one in manifest.blobs]
     view["details"] = details(manifest, store)
     return view
+
+
+def earlier_view(earlier: Earlier) -> dict[str, Any]:
+    """Return a manifest that a tag meant before: its model's bytes, and how many of them would have to be fetched."""
+    return {
+        "digest": str(earlier.digest),
+        "size": earlier.size,
+        "lacking": earlier.lacking,
+        "replaced_at": _text(earlier.replaced_at),
+    }
 
 
 async def removal_view(name: ModelName, store: Store) -> dict[str, Any] | None:
@@ -147,7 +158,7 @@ def job_view(job: Job, queue: Queue, worker: Worker) -> dict[str, Any]:
 
     ``position`` counts from 1 among those that wait, 0 for the others; ``done`` is how many bytes of ``size`` are here.
     """
-    progress = worker.progress(job)
+    progress = None if job.state.over else worker.progress(job)
     return {
         "id": job.id,
         "name": job.name.short,
@@ -167,8 +178,11 @@ def job_view(job: Job, queue: Queue, worker: Worker) -> dict[str, Any]:
     }
 
 
-async def queue_view(queue: Queue, worker: Worker) -> dict[str, Any]:
-    """Return the queue: jobs under way in order, counts of all, and when windows open and close."""
+async def queue_view(queue: Queue, worker: Worker, pace: Pace) -> dict[str, Any]:
+    """Return the queue: jobs under way in order, counts of all, and when windows open and close.
+
+    ``rates`` are those in force, in bytes per second, null for no limit: for what nobody reads, and for ``upstream``.
+    """
     now = worker.now()
     open_, following = worker.schedule.now(now), worker.schedule.next(now)
     return {
@@ -178,6 +192,7 @@ async def queue_view(queue: Queue, worker: Worker) -> dict[str, Any]:
         "open": open_ is not None,
         "closes_at": _text(open_.end) if open_ is not None else None,
         "opens_at": _text(following.start) if following is not None else None,
+        "rates": {"pulls": pace.ahead, "upstream": pace.upstream},
     }
 
 
