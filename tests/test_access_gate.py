@@ -22,6 +22,7 @@ ROUTES: tuple[tuple[str, str, tuple[str, str], tuple[str, ...]], ...] = (
     ("GET", PAGE, ("in", "in"), ("401", "401", "in", "in", "in", "in")),
     ("GET", "/livez", ("in", "in"), ("in", "in", "in", "in", "in", "in")),
     ("GET", "/readyz", ("in", "in"), ("in", "in", "in", "in", "in", "in")),
+    ("GET", "/health", ("in", "in"), ("in", "in", "in", "in", "in", "in")),
     ("GET", "/mirror/health", ("in", "in"), ("in", "in", "in", "in", "in", "in")),
     ("GET", "/mirror/ca.pem", ("in", "in"), ("in", "in", "in", "in", "in", "in")),
     ("GET", "/mirror/setup", ("in", "in"), ("in", "in", "in", "in", "in", "in")),

@@ -97,6 +97,7 @@ async def test_health_as_the_older_proxy_said_it(tmp_path: Path) -> None:
             {"proxy", "backend", "disk", "database"},
         )
         assert set(answer["checks"]["disk"]) == {"status", "path", "used_percent", "free_gb"}
+        assert (await ask(there.client, "GET", "/health"))[0] == 200
         await there.ollama.down()
         status, answer = await ask(there.client, "GET", "/api/health")
         assert (status, answer["status"], answer["checks"]["backend"]["status"]) == (503, "unhealthy", "error")

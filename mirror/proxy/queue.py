@@ -1,4 +1,4 @@
-"""``/api/queue`` and ``/api/health``: the queue of pulls and the mirror's health, as an older proxy answered them."""
+"""``/api/queue``, ``/api/health`` and ``/health``: the queue of pulls and the mirror's health, as older proxies said."""
 
 import asyncio
 from collections.abc import Iterable
@@ -50,6 +50,7 @@ class QueueRoutes:
             web.get("/api/queue", self.show),
             web.delete("/api/queue", self.remove),
             web.get("/api/health", self.health),
+            web.get("/health", self.health),
         ]
 
     async def show(self, request: web.Request) -> web.StreamResponse:

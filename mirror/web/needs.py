@@ -41,6 +41,7 @@ TABLE = (
     Route("/livez", _READ, Special.NOTHING),
     Route("/readyz", _READ, Special.NOTHING),
     Route("/mirror/health", _READ, Special.NOTHING),
+    Route("/health", _READ, Special.NOTHING),
     Route("/mirror/ca.pem", _READ, Special.NOTHING),
     Route("/mirror/setup", _READ, Special.NOTHING),
     Route("/v2/token", _READ, Special.NOTHING, counted=True),
