@@ -1,4 +1,4 @@
-"""``/api/queue``, ``/api/health`` and ``/health``: the queue of pulls and the mirror's health, as older proxies said."""
+"""``/api/queue``, ``/api/health`` and ``/health``: the queue and the mirror's health, as older proxies said them."""
 
 import asyncio
 from collections.abc import Iterable
