@@ -56,6 +56,4 @@ class HubSettings(Section):
     token: Secret | None = Field(None, description="Token that nodes must show; null takes any node on the network.")
     heartbeat_ttl: Duration = Field(90.0, gt=0, description="Time without a heartbeat after which a node is offline.")
     heartbeat_offline: Duration = Field(180.0, gt=0, description="Time without one after which it is forgotten.")
-    request_timeout: Duration = Field(
-        120.0, gt=0, description="Longest silence of a node before its first byte."
-    )
+    request_timeout: Duration = Field(120.0, gt=0, description="Longest silence of a node before its first byte.")
