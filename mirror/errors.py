@@ -252,6 +252,24 @@ class Offline(MirrorError):
     """Not in the store, and the mirror is told not to ask upstream."""
 
 
+class NowhereToRun(MirrorError):
+    """No Ollama has the model that a request is for, or none that was not tried."""
+
+    permanent = False
+
+
+class AllDown(MirrorError):
+    """No Ollama can be used; the text says why, of each."""
+
+    permanent = False
+
+
+class NoTurn(MirrorError):
+    """A request waited for its turn for as long as it may."""
+
+    permanent = False
+
+
 class BackendError(MirrorError):
     """The Ollama behind the mirror did not do what was asked."""
 

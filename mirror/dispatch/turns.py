@@ -1,0 +1,164 @@
+"""Turns: the permission to use an Ollama now, waited for in the fair queue."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from mirror.dispatch.fair import FairQueue, Usage
+from mirror.dispatch.lane import Place
+from mirror.dispatch.pool import Member, Pool, Wanted
+from mirror.errors import AllDown, NoTurn, NowhereToRun
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    wanted: Wanted
+    given: asyncio.Future[Member]
+
+
+@dataclass(eq=False, slots=True)
+class Turn:
+    """A turn on ``member``; ``position`` and ``waited_s`` tell how it was come by, ``begun_at`` when.
+
+    ``cost`` is to be set once it is known.
+    """
+
+    member: Member
+    place: Place[_Waiting]
+    position: int
+    waited_s: float
+    begun_at: float
+    cost: float | None = None
+
+
+class Turns:
+    """Gives turns, as many at once as the pool has slots. For the event loop's thread.
+
+    Who leaves while waiting is gone from the queue at once: it is the task that waits which is cancelled.
+    """
+
+    def __init__(
+        self,
+        queue: FairQueue[_Waiting],
+        pool: Pool,
+        *,
+        timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue = queue
+        self._pool = pool
+        self._timeout_s = timeout_s
+        self._clock = clock
+        pool.changed = self._serve
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._queue)
+
+    def users(self) -> list[Usage]:
+        """Return who waits and runs."""
+        return self._queue.users()
+
+    def held_s(self, turn: Turn) -> float:
+        """Return for how long a turn has been had."""
+        return self._clock() - turn.begun_at
+
+    def weigh(self, user: str, weight: float) -> None:
+        """Give a user so many times the share of others."""
+        self._queue.weigh(user, weight)
+
+    def block(self, user: str) -> None:
+        """Serve and admit a user no more; what waits is kept."""
+        self._queue.block(user)
+
+    def unblock(self, user: str) -> None:
+        """Serve and admit a user again."""
+        self._queue.unblock(user)
+        self._serve()
+
+    @asynccontextmanager
+    async def turn(self, user: str, wanted: Wanted, cost: float) -> AsyncIterator[Turn]:
+        """Wait for a turn, and have it while the context lasts.
+
+        Raises:
+            TooManyWaiting, UserBlocked: it may not even wait.
+            NoTurn: it waited for ``timeout_s``.
+            NowhereToRun: no member has the model; AllDown: none can be used at all.
+        """
+        self._insist(wanted)
+        asked_at = self._clock()
+        waiting = _Waiting(wanted, asyncio.get_running_loop().create_future())
+        place = self._queue.put(user, waiting, asked_at, cost=cost)
+        position = self._queue.position(place) or 0
+        turn: Turn | None = None
+        try:
+            member = await self._given(place)
+            begun_at = self._clock()
+            turn = Turn(member, place, position, begun_at - asked_at, begun_at)
+            yield turn
+        finally:
+            if turn is not None:
+                turn.member.active -= 1
+                self._queue.settle(place, turn.cost)
+                self._serve()
+
+    async def elsewhere(self, turn: Turn) -> Member:
+        """Give up a member that failed, and wait, before all others of the same user, for one that was not tried.
+
+        Raises NowhereToRun, AllDown: there is none; NoTurn. The turn stays on the member that it had.
+        """
+        waiting = turn.place.item
+        wanted = replace(waiting.wanted, tried=waiting.wanted.tried | {turn.member.id})
+        self._insist(wanted)
+        waiting.wanted, waiting.given = wanted, asyncio.get_running_loop().create_future()
+        failed = turn.member
+        failed.active -= 1
+        self._queue.give_back(turn.place)
+        try:
+            turn.member = await self._given(turn.place)
+        except BaseException:
+            failed.active += 1  # which the end of the turn takes back
+            raise
+        return turn.member
+
+    async def _given(self, place: Place[_Waiting]) -> Member:
+        given = place.item.given
+        self._serve()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await given
+        except BaseException as error:
+            if not self._queue.drop(place):  # it was given in the very moment in which nobody wanted it any more
+                given.result().active -= 1
+                self._queue.settle(place)
+            self._serve()
+            if isinstance(error, TimeoutError):
+                said = f"no Ollama was free for {self._timeout_s:g} s (dispatch.timeout); try again later"
+                raise NoTurn(said) from None
+            raise
+
+    def _insist(self, wanted: Wanted) -> None:
+        if self._pool.possible(wanted):
+            return
+        if any(self._pool.usable(one) for one in self._pool):
+            raise NowhereToRun(f"no Ollama has {wanted.model}" if wanted.model else "no other Ollama can be used")
+        raise AllDown("; ".join(f"{one.id}: {one.problem or 'not in use'}" for one in self._pool) or "there is none")
+
+    def _serve(self) -> None:
+        """Give turns while there is a slot for a head that waits."""
+        while len(self._queue) and self._pool.has_room:
+            found = self._queue.take(self._fits, self._clock(), self._prefers)
+            if found is None:
+                return
+            place, member = found
+            member.active += 1
+            place.item.given.set_result(member)
+
+    def _fits(self, waiting: _Waiting) -> Member | None:
+        return self._pool.choose(waiting.wanted) if not waiting.given.done() else None
+
+    def _prefers(self, waiting: _Waiting, member: Member) -> bool:
+        return not waiting.wanted.model or waiting.wanted.model in member.loaded
