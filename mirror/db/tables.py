@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 """The newest migration: what these tables are."""
 
 model_uses = Table(
@@ -91,3 +91,15 @@ tag_meanings = Table(
     Column("held_at", DateTime(timezone=True)),
 )
 """Per model name: the manifests that its tag has meant, in order, when another took its place, and where it is held."""
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("said", Text, nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
+    Column("draining", Integer, nullable=False, server_default="0"),
+)
+"""Per node of the hub: its last heartbeat but for a minute as JSON, where it is reached, when it was heard of, and
+whether it gets no work because people drain it."""
