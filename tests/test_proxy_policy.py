@@ -114,9 +114,8 @@ async def test_what_is_allowed_arrives_as_it_was_written(tmp_path: Path) -> None
 async def test_without_rules_nothing_is_looked_at(tmp_path: Path) -> None:
     """What Ollama makes of a body is Ollama's; a body may be as large as it likes."""
     async with fronted(tmp_path, proxy__max_body=2000) as at:
-        at.ollama.words = ("yes",)
-        said = {"model": "m", "prompt": "x" * 100_000}
-        assert (await at.json("/api/generate", said))[0] == 200
+        said = {"source": "m", "destination": "n", "more": "x" * 100_000}
+        assert (await at.json("/api/copy", said))[0] == 200
         assert json.loads(at.ollama.asked[0].body) == said
 
 

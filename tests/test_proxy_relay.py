@@ -76,11 +76,14 @@ async def test_a_backend_that_ends_before_its_answer_is_down(tmp_path: Path) -> 
 
 
 async def test_lines_that_break_off_end_with_an_error_line(tmp_path: Path) -> None:
-    """As Ollama ends them itself: its clients take the end of a stream for success."""
+    """And without the end that a whole answer has: some clients look at lines, others at the end of the stream."""
     async with fronted(tmp_path) as at:
         at.ollama.troubles.add(Trouble.CUT, "/api/chat", after=2)
-        status, lines = await at.json("/api/chat", CHAT)
-        assert (status, len(lines), "does not answer" in lines[2]["error"]) == (200, 3, True)
+        async with at.client.session.post(at.client.url("/api/chat"), json=CHAT) as answer:
+            lines = [json.loads(await answer.content.readline()) for _ in range(3)]
+            assert (answer.status, "does not answer" in lines[2]["error"]) == (200, True)
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
         at.ollama.troubles.add(Trouble.ERROR, "/api/chat", after=1)
         assert (await at.json("/api/chat", CHAT))[1][1:] == [{"error": "the runner has stopped"}]
 
@@ -248,7 +251,7 @@ async def test_a_backend_that_is_the_mirror_itself_is_found_out(tmp_path: Path) 
 
     async def back(head: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reader, there = await asyncio.open_connection("127.0.0.1", own[0])
-        there.write(head)
+        there.write(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         writer.write(await reader.read())
         there.close()
 
@@ -256,6 +259,15 @@ async def test_a_backend_that_is_the_mirror_itself_is_found_out(tmp_path: Path) 
         own.append(at.client.url("/").port)
         answer = await at.client.get("/api/tags")
         assert (answer.status, b"is this mirror" in answer.body) == (508, True)
+
+
+async def test_an_ollama_that_was_started_anew_costs_nobody_a_request(tmp_path: Path) -> None:
+    """Connections are kept for the next request; one that has been closed meanwhile is no failure."""
+    async with fronted(tmp_path) as at:
+        for _ in range(3):
+            assert (await at.json("/api/chat", {**CHAT, "stream": False}))[0] == 200
+            await at.ollama.down()
+            await at.ollama.up()
 
 
 async def test_every_line_of_a_long_answer_is_there(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from mirror.access.passes import Pass, Passes
 from mirror.access.policy import Decision, Facts, Policy, Verdict
 from mirror.access.scopes import Scope
 from mirror.access.seals import Seal
+from mirror.access.users import Users
 
 __all__ = [
     "ANONYMOUS",
@@ -37,6 +38,7 @@ __all__ = [
     "Scope",
     "Seal",
     "SignedRequests",
+    "Users",
     "Verdict",
     "Whereabouts",
     "WrongKeys",

@@ -39,7 +39,8 @@ class Caller:
 
     ``key_id`` is None for who shows nothing that is believed; its user is then ``anonymous`` and it has no scopes of
     its own. ``secure``: came by TLS, to us or to a proxy that is trusted. ``local``: from this machine, and not by way
-    of a proxy on it. ``by_ticket``: what it shows is a ticket, and no key or token.
+    of a proxy on it. ``by_ticket``: what it shows is a ticket, and no key or token. ``vouched``: what its headers say
+    of its user is believed, for it is on this machine, or comes by way of a proxy that is trusted.
     """
 
     address: str
@@ -49,6 +50,7 @@ class Caller:
     secure: bool = False
     local: bool = False
     by_ticket: bool = False
+    vouched: bool = False
 
     @property
     def who(self) -> str:
@@ -105,7 +107,8 @@ class Whereabouts:
         proto = headers.getall("X-Forwarded-Proto", [])
         secure = proto[-1].rpartition(",")[2].strip().lower() == "https" if proto else tls
         local = loopback and not any(name in headers for name in _FORWARDED)
-        return Caller(self._behind(plain, ",".join(said)) if said else plain, secure=secure, local=local)
+        address = self._behind(plain, ",".join(said)) if said else plain
+        return Caller(address, secure=secure, local=local, vouched=True)
 
     def _behind(self, address: str, said: str) -> str:
         """Walk from the nearest proxy outwards while they are trusted."""
@@ -127,7 +130,7 @@ class Whereabouts:
 
 @lru_cache(maxsize=4096)
 def _caller(address: str, secure: bool, local: bool) -> Caller:
-    return Caller(address, secure=secure, local=local)
+    return Caller(address, secure=secure, local=local, vouched=local)
 
 
 @lru_cache(maxsize=4096)

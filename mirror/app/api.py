@@ -4,10 +4,12 @@ from pathlib import Path
 
 from aiohttp import web
 
+from mirror.access import Users
 from mirror.app.parts import Parts
 from mirror.proxy import (
     ApiFace,
     Descriptions,
+    Generation,
     Models,
     OwnAnswers,
     Pulls,
@@ -15,6 +17,7 @@ from mirror.proxy import (
     Relay,
     Standing,
 )
+from mirror.values import ModelName
 
 
 def add_api(app: web.Application, parts: Parts) -> None:
@@ -42,10 +45,19 @@ def add_api(app: web.Application, parts: Parts) -> None:
         parts.tags,
         parts.queue,
         standing,
+        parts.pool,
         host=host,
         show_stored=parts.settings.pulls.show_stored,
     )
-    face = ApiFace(parts.behind, relay, own, models, _pulls(parts, standing), max_body=settings.max_body)
+    face = ApiFace(
+        parts.behind,
+        relay,
+        own,
+        models,
+        _pulls(parts, standing),
+        _generation(parts, relay),
+        max_body=settings.max_body,
+    )
     app.add_routes(face.routes())
 
     async def close(_: web.Application) -> None:
@@ -67,6 +79,31 @@ def _pulls(parts: Parts, standing: Standing) -> Pulls:
         mode=parts.settings.pulls.mode,
         keeps_filling=parts.settings.cache.keep_filling,
         offline=parts.settings.offline,
+    )
+
+
+def _generation(parts: Parts, relay: Relay) -> Generation:
+    said = parts.settings.dispatch
+
+    async def fetch(text: str) -> bool:
+        name = parts.tags.filed(ModelName.parse(text, host=parts.settings.upstream.host))
+        if not said.deliver_missing or not parts.deliveries.holds(name):
+            return False
+        if parts.pool.lone:
+            await parts.deliveries.deliver(name)
+        elif (member := parts.pool.least_busy()) is not None:
+            await parts.deliveries.bring(name, member.backend)
+        return True
+
+    return Generation(
+        relay,
+        parts.turns,
+        parts.pool,
+        Users(said.trusted_users),
+        parts.events,
+        fetch,
+        aliases=dict(said.aliases),
+        retries=said.retries,
     )
 
 

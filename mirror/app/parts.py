@@ -10,12 +10,16 @@ from datetime import timedelta
 import structlog
 
 from mirror.access import Passes, Policy
+from mirror.app.dispatching import opened_dispatching
+from mirror.app.hub import opened_nodes
 from mirror.app.pulling import opened_pulling, zone_of
 from mirror.config import Settings
 from mirror.db import Ledger, open_database
+from mirror.dispatch import Pool, Turns
 from mirror.errors import QueueUnusable
 from mirror.events import Events
 from mirror.fill import Admission, Fills, Puller, Repairer, Rollback, Tags, Unknown
+from mirror.hub import Nodes
 from mirror.keep import Keeper, Scrub
 from mirror.ollama import Behind
 from mirror.pulls import Deliveries, Guards, Pace, Queue, WallClock, Webhook, Wishes, Worker
@@ -56,6 +60,9 @@ class Parts:
     wishes: Wishes
     deliveries: Deliveries
     passes: Passes
+    pool: Pool
+    turns: Turns
+    nodes: Nodes
     pace: Pace
 
 
@@ -102,6 +109,8 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         puller = Puller(store, keeper, tags, fills, admission)
         made = opened_pulling(settings, engine, events, store, puller, admission, behind)
         pulling = await stack.enter_async_context(made)
+        dispatching = await stack.enter_async_context(opened_dispatching(settings.dispatch, settings.proxy, behind))
+        nodes = await stack.enter_async_context(opened_nodes(settings, engine, dispatching.pool))
         yield Parts(
             settings=settings,
             events=events,
@@ -123,6 +132,9 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
             wishes=pulling.wishes,
             deliveries=pulling.deliveries,
             passes=pulling.passes,
+            pool=dispatching.pool,
+            turns=dispatching.turns,
+            nodes=nodes,
             pace=pace,
         )
 
@@ -162,6 +174,10 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
             tasks.append(group.create_task(parts.repairer.run(), name="repairer"))
             tasks.append(group.create_task(parts.worker.run(), name="pulls"))
         tasks.append(group.create_task(_forget_old_jobs(parts), name="history"))
+        tasks += [
+            group.create_task(parts.pool.watch(one), name=f"look at {one.id}") for one in parts.pool if not one.node
+        ]
+        tasks.append(group.create_task(parts.nodes.run(), name="nodes"))
         try:
             yield
         finally:

@@ -14,12 +14,14 @@ import jinja2
 import structlog
 from aiohttp import web
 
+from mirror.access import Users
 from mirror.app.access import Access, access_of
 from mirror.app.access_log import access_log, wanted
 from mirror.app.api import add_api
 from mirror.app.news_log import LOGGED, log_news
 from mirror.app.parts import Parts, kept_in_order, opened_parts
 from mirror.config import Settings, not_yet
+from mirror.hub import HubFace, Jobs, OnThePool
 from mirror.listen import CertificateFace, Certificates, DataAddress, Door, Names, proxy_requests
 from mirror.registry import Locations, RegistryFace
 from mirror.upstream.addresses import is_public
@@ -33,6 +35,7 @@ from mirror.web import (
     SetupFace,
     StatusFace,
     StoreFace,
+    TurnsFace,
 )
 
 log = structlog.get_logger(__name__)
@@ -131,6 +134,8 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
     faces = (access, *_faces(parts, names, certificates, data, access), *_faces_that_look(parts, metrics))
     for face in faces:
         app.add_routes(face.routes())
+    if settings.hub.enabled:
+        app.add_routes(_hub(parts).routes())
     if settings.features.enable_api_proxy:
         add_api(app, parts)
     return app
@@ -160,8 +165,19 @@ def _faces(parts: Parts, names: Names, certificates: Certificates, data: DataAdd
             keeps_filling=settings.cache.keep_filling,
         ),
         RollbackFace(parts.rollback, settings.upstream.host),
+        TurnsFace(parts.turns, parts.pool, parts.admission),
         StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, parts.admission, settings.upstream.host),
     )
+
+
+def _hub(parts: Parts) -> HubFace:
+    said = parts.settings
+    users = Users(said.dispatch.trusted_users)
+    silence_s, retries = said.hub.request_timeout, said.dispatch.retries
+    host = said.upstream.host
+    jobs = OnThePool(parts.turns, parts.pool, users, parts.admission, host, silence_s=silence_s, retries=retries)
+    token = said.hub.token
+    return HubFace(parts.nodes, Jobs(jobs, said.proxy.max_body), token.get_secret_value() if token else None)
 
 
 def _faces_that_look(parts: Parts, metrics: Metrics) -> Iterable[Face]:

@@ -3,6 +3,7 @@
 import click
 
 from mirror import __version__
+from mirror.cli.bench import bench
 from mirror.cli.carrying import export_models, import_models
 from mirror.cli.completion import completion
 from mirror.cli.config import config
@@ -11,12 +12,14 @@ from mirror.cli.doctor import doctor
 from mirror.cli.keeping import gc, pin, repair, scrub, unpin, usage
 from mirror.cli.keys import key
 from mirror.cli.models import list_models, prefetch, remove, show, verify
+from mirror.cli.node import node
 from mirror.cli.pulls import pulls
 from mirror.cli.rollback import rollback
 from mirror.cli.serve import serve
 from mirror.cli.setup import setup
 from mirror.cli.status import status
 from mirror.cli.tls import tls
+from mirror.cli.turns import backends, users
 from mirror.cli.updating import outdated, update
 
 _HELP = """A mirror between a LAN's Ollamas and the internet.
@@ -53,6 +56,7 @@ for command in (
     *(usage, gc, pin, unpin, scrub, repair, verify),
     *(export_models, import_models),
     *(pulls, key),
-    *(status, config, setup, tls, doctor, demo, completion),
+    *(users, backends, node),
+    *(status, config, setup, tls, doctor, demo, bench, completion),
 ):
     main.add_command(command)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from mirror.config import LogLevel, Settings, server_url
 from mirror.config.aliases import VARIABLES
+from mirror.errors import ServerError
 from mirror.store import holder
 
 if TYPE_CHECKING:
@@ -128,6 +129,19 @@ async def reached(settings: Settings, server: str | None, command: str, *, creat
     set_up_logs(settings.logging.model_copy(update={"level": LogLevel.WARNING, "file": None}))
     async with opened_parts(settings, holder=f"mirror {command}", create=create) as parts:
         yield Local(parts)
+
+
+@asynccontextmanager
+async def serving(settings: Settings, server: str | None) -> AsyncIterator["AdminClient"]:
+    """Yield the mirror at ``server``, else the one that serves from the store. Raises ServerError: there is none."""
+    from mirror.client import AdminClient
+
+    busy = None if server else holder(settings.cache.state_directory / "lock")
+    url = checked(server) if server else busy.url if busy is not None else None
+    if url is None:
+        raise ServerError("no mirror serves here; mirror serve starts one, --server names another", 0)
+    async with AdminClient(url, shown(settings, url if server else None)) as client:
+        yield client
 
 
 @asynccontextmanager

@@ -86,6 +86,14 @@ class AdminClient:
         body = {**({"job": job} if job else {}), **({"position": position} if position is not None else {})}
         return await self._call("POST", "queue", action, body=body)
 
+    async def turns(self) -> dict[str, Any]:
+        """Show who waits for a turn and who has one, and the Ollamas."""
+        return await self._call("GET", "turns")
+
+    async def turns_act(self, action: str, **said: str | float) -> dict[str, Any]:
+        """Change who gets turns: block, unblock, weigh, drain or enable."""
+        return await self._call("POST", "turns", action, body=said)
+
     def verify(self) -> AbstractAsyncContextManager[Steps]:
         """Check the store; yields steps of progress and problems."""
         return self._lines("store/verify", {})

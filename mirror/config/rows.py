@@ -8,8 +8,8 @@ from typing import Any
 from mirror.config.loading import Loaded
 from mirror.config.sections import FIELDS, Settings, value_of
 
-NOT_YET: tuple[str, ...] = ("proxy.backends", *(key for key in FIELDS if key.startswith(("dispatch.", "hub."))))
-"""Settings that this version accepts without acting on them."""
+NOT_YET: tuple[str, ...] = ()
+"""Settings that this version accepts without acting on them: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from mirror.events.bus import Events, Subscription
 from mirror.events.news import (
+    Answered,
     BlobDamaged,
     BlobRepaired,
     BlobServed,
@@ -24,6 +25,7 @@ from mirror.events.news import (
 )
 
 __all__ = [
+    "Answered",
     "BlobDamaged",
     "BlobRepaired",
     "BlobServed",

@@ -185,6 +185,20 @@ class PullEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """A model has answered a user's request on an Ollama: tokens read and made, how long it waited and ran."""
+
+    user: str
+    model: str
+    backend: str
+    prompt: int
+    made: int
+    waited_s: float
+    ran_s: float
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamAnswered:
     """The upstream answered (or did not) one small request."""
 
@@ -209,5 +223,6 @@ Event = (
     | BlobRepaired
     | ScrubEnded
     | PullEnded
+    | Answered
     | UpstreamAnswered
 )

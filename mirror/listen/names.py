@@ -114,6 +114,7 @@ def _without_port(host: str) -> str:
     return host.rpartition(":")[0] or host
 
 
+@lru_cache(maxsize=1024)
 def plain_host(host: str) -> str:
     """A host as it is compared: in lower case, without brackets, zone or final dot; an address in one spelling."""
     name = host.strip("[]").partition("%")[0].lower().rstrip(".")

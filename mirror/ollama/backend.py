@@ -6,6 +6,8 @@ import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
@@ -18,30 +20,59 @@ _OURS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _LARGE = 1 << 20
 """More is written in pieces: in one it would hold up everything else."""
 
+_KEPT_S = 30.0
+
 Body = bytes | AsyncIterable[bytes] | None
+
+
+@dataclass(slots=True)
+class _Use:
+    """Whether a request went out on a connection that had been used before."""
+
+    again: bool = False
+
+
+def _context(trace_request_ctx: object = None) -> object:
+    return trace_request_ctx
+
+
+async def _reused(session: aiohttp.ClientSession, use: Any, params: object) -> None:
+    use.again = True
+
+
+def _session(connector: aiohttp.TCPConnector, *tracing: aiohttp.TraceConfig) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=list(tracing),
+    )
 
 
 class Backend:
     """An Ollama at ``url``. Safe for any number of tasks at once; close it when done.
 
-    Every request has a connection of its own: an Ollama that was started anew since the last one must not cost a
-    client its request, which may not be asked twice (RFC 9110 §9.2.2). There is no time-out but that of connecting, as
-    a model takes minutes to load before the first byte comes.
+    Requests whose body is at hand share connections. One that was kept open may have been closed by an Ollama that was
+    started anew since, which must not cost a client its request: that is asked again, on a connection of its own, as
+    nothing of it was worked on (RFC 9110 §9.2.2). Bodies that are streamed always have a connection of their own.
+    There is no time-out but that of connecting, as a model takes minutes to load before the first byte comes.
     """
 
-    def __init__(self, url: str, connect_timeout_s: float) -> None:
+    def __init__(self, url: str, connect_timeout_s: float, bearer: str | None = None) -> None:
+        """``bearer`` is shown with every request, where what stands there is no Ollama itself but a node."""
         self.url = url
+        self._bearer = bearer
         self._own = f"ollama-mirror-{secrets.token_hex(6)}"
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        tracing = aiohttp.TraceConfig(trace_config_ctx_factory=_context)  # type: ignore[arg-type]  # any callable does
+        tracing.on_connection_reuseconn.append(_reused)
+        self._kept = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_S), tracing)
+        self._own_session = _session(aiohttp.TCPConnector(limit=0, force_close=True))
 
     async def close(self) -> None:
         """End every connection."""
-        await self._session.close()
+        await self._kept.close()
+        await self._own_session.close()
 
     async def local_address(self) -> str:
         """Return the IP address of this machine from which the Ollama is reached. Raises BackendDown."""
@@ -81,22 +112,38 @@ class Backend:
             BackendDown: no connection, or one that ended before the head of an answer had come.
         """
         sent = CIMultiDict(headers or {})
+        if self._bearer is not None:
+            sent["Authorization"] = f"Bearer {self._bearer}"
         sent["Via"] = f"{via}, 1.1 {self._own}" if via else f"1.1 {self._own}"
-        try:
-            answer = await self._session.request(
-                method,
-                URL(f"{self.url}{path}", encoded=True),
-                headers=sent,
-                data=io.BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body,
-                allow_redirects=False,
-                skip_auto_headers=_OURS,
-                expect100=waits,
-                timeout=self._timeout,
-            )
-        except (aiohttp.ClientError, OSError) as error:
-            raise self.down(error) from error
+        data = io.BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body
+        answer = await self._answer(method, path, sent, data, waits=waits)
         async with answer:
             yield answer
+
+    async def _answer(
+        self, method: str, path: str, headers: CIMultiDict[str], data: Any, *, waits: bool
+    ) -> aiohttp.ClientResponse:
+        use = _Use()
+        request = {
+            "headers": headers,
+            "data": data,
+            "allow_redirects": False,
+            "skip_auto_headers": _OURS,
+            "expect100": waits,
+            "timeout": self._timeout,
+        }
+        url, at_hand = URL(f"{self.url}{path}", encoded=True), data is None or isinstance(data, bytes)
+        try:
+            if not at_hand:
+                return await self._own_session.request(method, url, **request)
+            try:
+                return await self._kept.request(method, url, trace_request_ctx=use, **request)
+            except (aiohttp.ServerDisconnectedError, ConnectionError):
+                if not use.again:
+                    raise
+                return await self._own_session.request(method, url, **request)
+        except (aiohttp.ClientError, OSError) as error:
+            raise self.down(error) from error
 
     async def chunks(self, answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """Yield the body of an answer as it comes; close it when done. Raises BackendDown where it ends too early."""

@@ -21,6 +21,8 @@ _PROBE_S = 1.0
 class Behind:
     """The backend that ``proxy.backend`` says: one, none, or where it says ``auto`` the one that answers, if it does.
 
+    Of ``proxy.backends`` it is the first.
+
     For the event loop's thread; close it when done. ``auto_url`` is where auto looks, at most every few seconds: an
     Ollama that is started later is found, and one that has ended is forgotten.
     """
@@ -32,13 +34,19 @@ class Behind:
         auto_url: str = AUTO_URL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._auto = settings.backend == "auto"
-        url = auto_url if self._auto else settings.backend
+        said = settings.backends[0].url if settings.backends else settings.backend
+        self._auto = said == "auto"
+        url = auto_url if self._auto else said
         self._backend = None if url == "none" else Backend(url, settings.connect_timeout)
         self._clock = clock
         self._looked_at = float("-inf")
         self._answers = False
         self._looking = asyncio.Lock()
+
+    @property
+    def any(self) -> Backend | None:
+        """The backend that it is if it is there; None where the settings want none."""
+        return self._backend
 
     async def close(self) -> None:
         """End every connection."""

@@ -45,7 +45,11 @@ class Ollama:
 
     async def running(self) -> list[RunningModel]:
         """Return what it has loaded (server/routes.go, PsHandler)."""
-        return _rows(await self._said("GET", "/api/ps"), RunningModel.parse)
+        return _rows(await self.loaded(), RunningModel.parse)
+
+    async def loaded(self) -> Said:
+        """Return the same as it says it."""
+        return await self._said("GET", "/api/ps")
 
     async def show(self, name: str, *, verbose: bool = False) -> Said:
         """Return what it says of one model (server/routes.go, ShowHandler); BackendRefused 404 where it has none."""

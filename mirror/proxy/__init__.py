@@ -5,6 +5,7 @@ Touches HTTP alone; the Ollama is asked through ``ollama``, models through ``sto
 
 from mirror.proxy.described import Descriptions
 from mirror.proxy.face import ApiFace
+from mirror.proxy.generation import Generation
 from mirror.proxy.models import Models
 from mirror.proxy.own import OwnAnswers
 from mirror.proxy.pulls import Pulls
@@ -15,6 +16,7 @@ from mirror.proxy.standing import Standing
 __all__ = [
     "ApiFace",
     "Descriptions",
+    "Generation",
     "Models",
     "OwnAnswers",
     "Pulls",

@@ -4,15 +4,29 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
-from mirror.errors import AskedTooOften, BackendDown, MirrorError, NotAllowed, OnlyRead, QueueError, StoreFull
-from mirror.ollama import Behind, error_body
+from mirror.errors import (
+    AllDown,
+    AskedTooOften,
+    BackendDown,
+    MirrorError,
+    NotAllowed,
+    NoTurn,
+    OnlyRead,
+    QueueError,
+    StoreFull,
+    TooManyWaiting,
+    UserBlocked,
+)
+from mirror.ollama import Backend, Behind, error_body
 from mirror.proxy.bodies import Refused, body_of, compact, expecting
+from mirror.proxy.generation import Generation
 from mirror.proxy.models import Models
 from mirror.proxy.own import OwnAnswers
 from mirror.proxy.pulls import Pulls
 from mirror.proxy.relay import Relay
-from mirror.proxy.table import TABLE, Passed, allowed
+from mirror.proxy.table import GENERATING, TABLE, Passed, allowed
 
+_AGAIN_S = "5"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LOOP = "the Ollama behind this mirror is this mirror: set proxy.backend to the URL of an Ollama, or to none"
@@ -22,13 +36,22 @@ class ApiFace:
     """Every route of Ollama's API, and for all other paths the answer that Ollama gives."""
 
     def __init__(
-        self, behind: Behind, relay: Relay, own: OwnAnswers, models: Models, pulls: Pulls, *, max_body: int
+        self,
+        behind: Behind,
+        relay: Relay,
+        own: OwnAnswers,
+        models: Models,
+        pulls: Pulls,
+        generation: Generation,
+        *,
+        max_body: int,
     ) -> None:
         self._behind = behind
         self._relay = relay
         self._own = own
         self._models = models
         self._pulls = pulls
+        self._generation = generation
         self._max_body = max_body
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
@@ -70,20 +93,25 @@ class ApiFace:
             raise Refused(508, _LOOP)
         backend = await self._behind.backend()
 
-        async def onward(raw: bytes | None) -> web.StreamResponse:
-            if backend is None:
+        async def onward(raw: bytes | None, other: Backend | None = None) -> web.StreamResponse:
+            there = other or backend
+            if there is None:
                 return await self._own.answer(request, row.path)
-            return await self._relay.passed(request, row, backend, raw)
+            return await self._relay.passed(request, row, there, raw)
 
         match row.path:
             case "/api/pull":
                 return await self._pulls.answer(request, await self._body(request), onward if backend else None)
             case "/api/tags":
                 return await self._models.tags(request, backend, onward)
+            case "/api/ps":
+                return await self._models.ps(request, onward)
             case "/api/show":
                 return await self._models.show(request, await self._body(request), backend, onward)
             case "/api/delete":
                 return await self._models.delete(request, await self._body(request), backend, onward)
+            case path if path in GENERATING and (backend is not None or self._generation.ready):
+                return await self._generation.answer(request, row)
             case _:
                 return await onward(None)
 
@@ -106,10 +134,16 @@ def _reply(request: web.Request, error: MirrorError | web.HTTPNotFound) -> web.R
             status = 409
         case StoreFull():
             status = 507
-        case AskedTooOften():
+        case AskedTooOften() | TooManyWaiting():
             status = 429
-        case QueueError():
+        case QueueError() | NoTurn():
             status = 503
+        case AllDown():
+            status = 502
+        case UserBlocked():
+            status = 403
         case _:
             status = 500
-    return web.json_response(error_body(request.rel_url.path_safe, status, str(error)), status=status, dumps=compact)
+    body = error_body(request.rel_url.path_safe, status, str(error))
+    headers = {"Retry-After": _AGAIN_S} if isinstance(error, TooManyWaiting | NoTurn) else {}
+    return web.json_response(body, status=status, headers=headers, dumps=compact)

@@ -1,26 +1,33 @@
 """/api/tags, /api/show and /api/delete: what the Ollama behind the mirror has, what is queued, and what is stored."""
 
 import json
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
 from mirror.access import RIGHTS, Scope, user_of
-from mirror.errors import BackendRefused, NoSuchJob
+from mirror.dispatch import Pool, model_key
+from mirror.errors import BackendError, BackendRefused, NoSuchJob
 from mirror.fill import Admission, Tags
 from mirror.ollama import Backend, Ollama
 from mirror.proxy.bodies import Refused, compact, object_of, text_in
 from mirror.proxy.marks import QUEUED, STORED, named, unmarked
+from mirror.proxy.merged import having, is_merged, merged_loaded, merged_models
 from mirror.proxy.own import OwnAnswers, Row, rfc3339
 from mirror.proxy.standing import Standing
 from mirror.pulls import Job, Queue
 from mirror.store import Store
 from mirror.values import InvalidModelName, ModelName
 
-Onward = Callable[[bytes | None], Awaitable[web.StreamResponse]]
+
+class Onward(Protocol):
+    """Passes a request on to ``other``, else to the Ollama behind the mirror, else to the store."""
+
+    async def __call__(self, raw: bytes | None, other: Backend | None = None) -> web.StreamResponse:
+        """Return the answer; ``raw`` is the body where it has been read."""
+
 
 _NO_DETAILS = {
     "parent_model": "",
@@ -33,10 +40,7 @@ _NO_DETAILS = {
 
 
 class Models:
-    """The models as clients see them. What is not the Ollama's yet has a mark before its name (``marks``).
-
-    ``onward`` passes a request on to the Ollama, or has it answered from the store where there is none.
-    """
+    """The models as clients see them. What is not the Ollama's yet has a mark before its name (``marks``)."""
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class Models:
         tags: Tags,
         queue: Queue,
         standing: Standing,
+        pool: Pool,
         *,
         host: str,
         show_stored: bool,
@@ -56,20 +61,29 @@ class Models:
         self._tags = tags
         self._queue = queue
         self._standing = standing
+        self._pool = pool
         self._host = host
         self._show_stored = show_stored
 
     async def tags(self, request: web.Request, backend: Backend | None, onward: Onward) -> web.StreamResponse:
         """List models. What the policy refuses to the caller by its name is left out, whoever has it."""
         user = user_of(request)
-        if backend is None:
+        several = is_merged(self._pool)
+        if backend is None and not several:
             return _listing({"models": [*await self._own.rows(user), *self._queued(user)]})
-        if self._admission.empty and not self._queue.jobs and not self._show_stored:
+        if not several and self._admission.empty and not self._queue.jobs and not self._show_stored:
             return await onward(None)
-        listed = await Ollama(backend).listed()
+        listed = {"models": await merged_models(self._pool)} if backend is None or several else await _listed(backend)
         theirs = [row for row in listed.get("models") or () if not self._hides(row, user)]
         stored = await self._stored(theirs, user) if self._show_stored else []
         return _listing({**listed, "models": [*theirs, *stored, *self._queued(user)]})
+
+    async def ps(self, request: web.Request, onward: Onward) -> web.StreamResponse:
+        """List what is loaded; of several Ollamas each row says on which."""
+        if not is_merged(self._pool):
+            return await onward(None)
+        loaded, user = await merged_loaded(self._pool), user_of(request)
+        return _listing({"models": [row for row in loaded if not self._hides(row, user)]})
 
     async def show(
         self, request: web.Request, raw: bytes, backend: Backend | None, onward: Onward
@@ -84,9 +98,11 @@ class Models:
                 return web.json_response(self._shown(job), dumps=compact)
             if not await self._has(name, backend):
                 raise Refused(404, f"model '{name.short}' not found: {self._standing.of(job)}")
-        if backend is None or text.startswith(STORED):
+        having_it = having(self._pool, name.short) if name is not None else []
+        if text.startswith(STORED) or (backend is None and not having_it):
             return await self._own.show(request, raw)
-        return await onward(raw if name is None else _about(raw, text, name))
+        body = raw if name is None else _about(raw, text, name)
+        return await onward(body, having_it[0].backend if having_it else None)
 
     async def delete(
         self, request: web.Request, raw: bytes, backend: Backend | None, onward: Onward
@@ -104,9 +120,16 @@ class Models:
         if job is not None:
             with suppress(NoSuchJob):
                 await self._queue.cancel(job.id)  # else it would be there again tomorrow
-        if backend is None or text.startswith(STORED):
+        having_it = having(self._pool, name.short) if name is not None else []
+        if text.startswith(STORED) or (backend is None and not having_it):
             return await self._own.delete(request, raw)
-        return await onward(raw if name is None else _about(raw, text, name))
+        body = raw if name is None else _about(raw, text, name)
+        for member in having_it:
+            self._pool.lacks(member, model_key(text))
+        for member in having_it[1:]:
+            with suppress(BackendError):
+                await Ollama(member.backend).delete(unmarked(text))
+        return await onward(body, having_it[0].backend if having_it else None)
 
     def _meant(self, text: str) -> ModelName | None:
         """Return the model that is meant; None for what is no name, of which the face's own words are said later."""
@@ -172,6 +195,10 @@ def _about(raw: bytes, text: str, name: ModelName) -> bytes:
         return raw
     said = {key: value for key, value in object_of(raw, "request").items() if key not in ("model", "name")}
     return json.dumps({**said, "model": name.short}).encode()
+
+
+async def _listed(backend: Backend) -> dict[str, Any]:
+    return await Ollama(backend).listed()
 
 
 def _listing(said: dict[str, Any]) -> web.Response:

@@ -1,23 +1,20 @@
 """One request to the Ollama behind us and its answer back, as they come: nothing is gathered on the way."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
 from urllib.parse import unquote
 
-import aiohttp
 from aiohttp import web
 
 from mirror.access import user_of
 from mirror.config import ProxySettings
-from mirror.errors import BackendDown
 from mirror.fill import Admission, Tags
 from mirror.ollama import Backend
-from mirror.proxy.bodies import Refused, begin, body_of, compact, texts_of
-from mirror.proxy.headers import handed_back, passed_on
+from mirror.proxy.bodies import Refused, begin, body_of, texts_of
+from mirror.proxy.handing import Answer
+from mirror.proxy.headers import passed_on
 from mirror.proxy.table import Passed
 from mirror.values import InvalidModelName, ModelName
 
-_LINES = "application/x-ndjson"
 _LARGE = 128 << 10
 """Go reads twice as much of a body that its handler did not want before it resets the connection (net/http)."""
 
@@ -43,8 +40,8 @@ class Relay:
             BackendDown: it does not answer; nothing has been sent to the client.
             Refused, NotAllowed: it is not asked at all.
         """
-        path = _path(request, row)
-        read = await self._vetted(request, row, raw)
+        path = path_of(request, row)
+        read = await self.vetted(request, row, raw)
         headers = passed_on(request.headers, request.remote or "unknown")
         body: bytes | AsyncIterator[bytes] | None = read
         if read is not None:
@@ -56,10 +53,19 @@ class Relay:
         via = ", ".join(request.headers.getall("Via", []))
         large = read is None and request.body_exists and (request.content_length or _LARGE) >= _LARGE
         async with backend.asked(request.method, path, headers, body, via=via, waits=large) as answer:
-            return await _hand_back(request, backend, answer)
+            return await Answer(backend, answer).hand_on(request)
 
-    async def _vetted(self, request: web.Request, row: Passed, raw: bytes | None) -> bytes | None:
-        """Ask the policy about the models a request names; return its body, None where nobody had to read it."""
+    async def body(self, request: web.Request, row: Passed) -> bytes:
+        """Read a whole body, and ask the policy about the models it names. Raises Refused, NotAllowed."""
+        raw = await body_of(request, self._settings.max_body)
+        await self.vetted(request, row, raw)
+        return raw
+
+    async def vetted(self, request: web.Request, row: Passed, raw: bytes | None) -> bytes | None:
+        """Ask the policy about the models a request names; return its body, None where nobody had to read it.
+
+        Raises Refused, NotAllowed.
+        """
         if self._admission.empty:
             return raw
         if model := request.match_info.get("model"):
@@ -83,7 +89,7 @@ class Relay:
             self._admission.before(self._tags.filed(meant), user_of(request))
 
 
-def _path(request: web.Request, row: Passed) -> str:
+def path_of(request: web.Request, row: Passed) -> str:
     """Return the path and query to ask for. A part that the client chose must stay one part of the path."""
     path = row.path
     if "{" in path:
@@ -100,28 +106,3 @@ async def _body(request: web.Request) -> AsyncIterator[bytes]:
     await begin(request)
     while chunk := await request.content.readany():
         yield chunk
-
-
-async def _hand_back(request: web.Request, backend: Backend, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-    response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=handed_back(answer.headers))
-    last = b"\n"
-    with suppress(ConnectionError):  # the client has left
-        await response.prepare(request)
-        try:
-            async with aclosing(backend.chunks(answer)) as chunks:
-                async for chunk in chunks:
-                    await response.write(chunk)
-                    last = chunk[-1:]
-        except BackendDown as error:
-            if answer.content_type != _LINES or last != b"\n" or "Content-Length" in answer.headers:
-                _cut(request)
-                return response
-            await response.write(compact({"error": str(error)}).encode() + b"\n")
-        await response.write_eof()
-    return response
-
-
-def _cut(request: web.Request) -> None:
-    """End the connection so that half an answer cannot be taken for a whole one."""
-    if request.transport is not None:
-        request.transport.abort()

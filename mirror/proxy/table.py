@@ -57,6 +57,21 @@ TABLE = (
     Passed((_POST,), "/v1/messages", _MODEL),
 )
 
+GENERATING = frozenset(
+    {
+        "/api/generate",
+        "/api/chat",
+        "/api/embed",
+        "/api/embeddings",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/embeddings",
+        "/v1/messages",
+    }
+)
+"""Those that a model has to work for, and that wait for their turn."""
+
 
 def allowed(path: str) -> tuple[str, ...]:
     """Return the methods that a path takes; none where it does not exist."""

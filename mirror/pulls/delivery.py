@@ -11,7 +11,7 @@ import structlog
 from mirror.access import Passes
 from mirror.config import Delivery
 from mirror.errors import BackendError, CannotLink, MirrorError, NotDelivered
-from mirror.ollama import ListedModel, Ollama, Progress
+from mirror.ollama import Backend, ListedModel, Ollama, Progress
 from mirror.pulls.destinations import Destinations, Target
 from mirror.store import Store, StoredManifest, can_link, link_model
 from mirror.values import InvalidModelName, Manifest, ModelName
@@ -61,6 +61,15 @@ class Deliveries:
             NotDelivered: the text names each Ollama that it could not be brought to, and why.
         """
         stored = self._whole(name)
+        await self._bring(name, await self._destinations.of(stored.name if stored is not None else name), tell)
+
+    async def bring(self, name: ModelName, backend: Backend) -> None:
+        """Bring a model to one Ollama, whether or not that was to have it. Raises NotDelivered."""
+        known = [one for one in await self._destinations.of(name) if one.backend.url == backend.url]
+        await self._bring(name, known or [Target(backend)], lambda _: None)
+
+    async def _bring(self, name: ModelName, targets: Sequence[Target], tell: Tell) -> None:
+        stored = self._whole(name)
         manifest = self._manifest(stored) if stored is not None else None
         if stored is None or manifest is None:
             raise NotDelivered(f"{name.short} is not whole in the store any more")
@@ -74,7 +83,7 @@ class Deliveries:
                 failed.append(f"{target.backend.url}: {error}")
 
         async with asyncio.TaskGroup() as group:
-            for target in await self._destinations.of(stored.name):
+            for target in targets:
                 group.create_task(one(target))
         if failed:
             raise NotDelivered(f"{name.short} is in the store, but was not delivered to {'; '.join(failed)}")

@@ -11,6 +11,7 @@ from mirror.web.rollback_face import RollbackFace
 from mirror.web.setup_face import SetupFace
 from mirror.web.status import StatusFace
 from mirror.web.store_face import StoreFace
+from mirror.web.turns_face import TurnsFace
 
 __all__ = [
     "AdminFace",
@@ -24,4 +25,5 @@ __all__ = [
     "SetupFace",
     "StatusFace",
     "StoreFace",
+    "TurnsFace",
 ]

@@ -1,0 +1,72 @@
+"""The hub, built on one screen: nodes that send heartbeats become members of the pool."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from mirror.config import Settings
+from mirror.dispatch import Member, Pool, model_key
+from mirror.hub import Node, Nodes, Status, Work
+from mirror.ollama import Backend
+
+
+@asynccontextmanager
+async def opened_nodes(settings: Settings, engine: AsyncEngine, pool: Pool) -> AsyncIterator[Nodes]:
+    """Know the nodes of an earlier life, and keep the pool as the nodes are."""
+    nodes = Nodes(engine, settings.hub, max_failures=settings.dispatch.max_failures)
+    members = _Members(settings, pool, nodes)
+    nodes.changed, nodes.work = members.changed, members.work
+    await nodes.load()
+    try:
+        yield nodes
+    finally:
+        await nodes.flush(everything=True)
+        await members.close()
+
+
+class _Members:
+    """Turns nodes into members of a pool."""
+
+    def __init__(self, settings: Settings, pool: Pool, nodes: Nodes) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._nodes = nodes
+        self._backends: list[Backend] = []
+
+    async def close(self) -> None:
+        """End every connection."""
+        for backend in self._backends:
+            await backend.close()
+
+    def changed(self, id_: str, node: Node | None) -> None:
+        """A node is new, is another than before, or has gone."""
+        member = self._pool.get(id_)
+        if member is not None and not member.node:
+            return  # a node may not take the name of an Ollama of the settings
+        if node is None:
+            self._pool.remove(id_)
+            return
+        if member is None or member.backend.url != node.url:
+            member = Member(id=id_, backend=self._backend(node.url), node=True)
+        said = node.said
+        member.slots = said.slots or self._settings.dispatch.slots
+        member.weight = said.weight or 1.0
+        member.relays = said.api
+        member.models = frozenset(map(model_key, said.models))
+        member.loaded = frozenset(map(model_key, said.loaded))
+        member.cpu = said.cpu
+        member.draining = node.draining
+        member.online = self._nodes.status(node) is not Status.OFFLINE
+        self._pool.put(member)
+
+    def work(self, id_: str) -> Work:
+        """Return what a node does."""
+        member = self._pool.get(id_)
+        return Work(member.active, member.failures) if member is not None else Work()
+
+    def _backend(self, url: str) -> Backend:
+        token = self._settings.hub.token
+        made = Backend(url, self._settings.proxy.connect_timeout, token.get_secret_value() if token else None)
+        self._backends.append(made)
+        return made

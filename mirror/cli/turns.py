@@ -1,0 +1,177 @@
+"""``mirror users`` and ``mirror backends``: turns on the Ollamas of a running mirror."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mirror.cli.options import Where, on_a_mirror, run
+from mirror.cli.reach import serving
+from mirror.cli.text import columns, plain
+
+if TYPE_CHECKING:
+    from mirror.client import AdminClient
+
+View = dict[str, Any]
+
+
+@click.group()
+def users() -> None:
+    """Users, their requests that wait and run, and what they get of the Ollamas.
+
+    \b
+    Examples:
+      mirror users list
+      mirror users block batch
+      mirror users weigh ann 2
+
+    What is changed here holds until the mirror ends; dispatch.weights holds longer.
+    """
+
+
+@users.command(name="list")
+@on_a_mirror
+def list_users(where: Where) -> None:
+    """List users: who waits first, then who had most.
+
+    \b
+    Examples:
+      mirror users list
+      mirror users list --json | jq '.users[] | select(.waiting > 0)'
+    """
+    view = _on(where, lambda mirror: mirror.turns())
+    if where.as_json:
+        plain(json.dumps(view, indent=2))
+        return
+    rows = [
+        (
+            one["user"],
+            str(one["waiting"]),
+            str(one["running"]),
+            str(one["taken"]),
+            f"{one['cost']:.0f}",
+            f"{one['weight']:g}",
+            "blocked" if one["blocked"] else "",
+        )
+        for one in view["users"]
+    ]
+    columns(("USER", "WAITING", "RUNNING", "HAD", "TOKENS", "WEIGHT", ""), rows)
+
+
+@users.command()
+@click.argument("user")
+@on_a_mirror
+def block(where: Where, user: str) -> None:
+    """Serve a user no more: what waits is kept, what runs goes on, what is new is refused.
+
+    \b
+    Example:
+      mirror users block batch
+    """
+    _act(where, lambda mirror: mirror.turns_act("block", user=user), f"{user} is blocked")
+
+
+@users.command()
+@click.argument("user")
+@on_a_mirror
+def unblock(where: Where, user: str) -> None:
+    """Serve a user again.
+
+    \b
+    Example:
+      mirror users unblock batch
+    """
+    _act(where, lambda mirror: mirror.turns_act("unblock", user=user), f"{user} is served again")
+
+
+@users.command()
+@click.argument("user")
+@click.argument("weight", type=click.FloatRange(0, 1000, min_open=True))
+@on_a_mirror
+def weigh(where: Where, user: str, weight: float) -> None:
+    """Give a user so many times the share of others.
+
+    \b
+    Examples:
+      mirror users weigh ann 2
+      mirror users weigh batch 0.5
+    """
+    _act(where, lambda mirror: mirror.turns_act("weigh", user=user, weight=weight), f"{user} has weight {weight:g}")
+
+
+@click.group()
+def backends() -> None:
+    """The Ollamas that requests run on.
+
+    \b
+    Examples:
+      mirror backends list
+      mirror backends drain gpu1:11434
+    """
+
+
+@backends.command(name="list")
+@on_a_mirror
+def list_backends(where: Where) -> None:
+    """List the Ollamas: how they are, how busy, what they have loaded.
+
+    \b
+    Example:
+      mirror backends list
+    """
+    view = _on(where, lambda mirror: mirror.turns())
+    if where.as_json:
+        plain(json.dumps(view["backends"], indent=2))
+        return
+    rows = [
+        (
+            one["id"],
+            one["state"],
+            f"{one['active']}/{one['slots']}",
+            str(one["models"]),
+            ", ".join(name.rpartition("/")[2] for name in one["loaded"][:3]),
+            one["problem"] or "",
+        )
+        for one in view["backends"]
+    ]
+    columns(("OLLAMA", "STATE", "BUSY", "MODELS", "LOADED", ""), rows)
+
+
+@backends.command()
+@click.argument("backend")
+@on_a_mirror
+def drain(where: Where, backend: str) -> None:
+    """Give an Ollama nothing new; what runs there goes on.
+
+    \b
+    Example:
+      mirror backends drain gpu1:11434
+    """
+    _act(where, lambda mirror: mirror.turns_act("drain", backend=backend), f"{backend} gets nothing new")
+
+
+@backends.command()
+@click.argument("backend")
+@on_a_mirror
+def enable(where: Where, backend: str) -> None:
+    """Give an Ollama work again.
+
+    \b
+    Example:
+      mirror backends enable gpu1:11434
+    """
+    _act(where, lambda mirror: mirror.turns_act("enable", backend=backend), f"{backend} gets work again")
+
+
+def _act(where: Where, work: "Callable[[AdminClient], Awaitable[View]]", said: str) -> None:
+    view = _on(where, work)
+    plain(json.dumps(view, indent=2) if where.as_json else said)
+
+
+def _on(where: Where, work: "Callable[[AdminClient], Awaitable[View]]") -> View:
+    async def asked() -> View:
+        async with serving(where.settings, where.server) as mirror:
+            return await work(mirror)
+
+    return run(asked())

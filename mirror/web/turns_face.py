@@ -1,0 +1,117 @@
+"""``/mirror/v1/turns``: who waits for a turn and who has one, and the Ollamas they are on."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+
+from mirror.dispatch import Member, Pool, Turns, Usage
+from mirror.fill import Admission
+from mirror.values import InvalidModelName, ModelName
+from mirror.web.hiding import Hidden, hidden_from
+from mirror.web.problems import answering, problem
+from mirror.web.requests import BadRequest, body_of
+
+_USER = '{"user": "ann"}'
+_WEIGHT = '{"user": "ann", "weight": 2}'
+_BACKEND = '{"backend": "127.0.0.1:11435"}'
+
+
+class TurnsFace:
+    """Shows turns, and changes who gets them: for admins, until the mirror ends."""
+
+    def __init__(self, turns: Turns, pool: Pool, admission: Admission) -> None:
+        self._turns = turns
+        self._pool = pool
+        self._admission = admission
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        """Return the routes of this face."""
+        return [
+            web.get("/mirror/v1/turns", answering(self.show)),
+            web.post("/mirror/v1/turns/block", answering(self._about_a_user(self._turns.block))),
+            web.post("/mirror/v1/turns/unblock", answering(self._about_a_user(self._turns.unblock))),
+            web.post("/mirror/v1/turns/weigh", answering(self.weigh)),
+            web.post("/mirror/v1/turns/drain", answering(self._about_a_backend(draining=True))),
+            web.post("/mirror/v1/turns/enable", answering(self._about_a_backend(draining=False))),
+        ]
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """Show users and Ollamas."""
+        return web.json_response(self._view(request))
+
+    async def weigh(self, request: web.Request) -> web.StreamResponse:
+        """Give a user another share."""
+        body = await body_of(request, _WEIGHT, user=str, weight=(int, float))
+        weight = body.get("weight")
+        if not body.get("user") or weight is None or isinstance(weight, bool) or not 0 < weight <= 1000:
+            raise BadRequest(str(body), _WEIGHT)
+        self._turns.weigh(body["user"], float(weight))
+        return web.json_response(self._view(request))
+
+    def _about_a_user(self, act: Callable[[str], None]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            body = await body_of(request, _USER, user=str)
+            if not body.get("user"):
+                raise BadRequest("no user", _USER)
+            act(body["user"])
+            return web.json_response(self._view(request))
+
+        return handle
+
+    def _about_a_backend(self, *, draining: bool) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            body = await body_of(request, _BACKEND, backend=str)
+            member = self._pool.get(body.get("backend", ""))
+            if member is None:
+                known = ", ".join(one.id for one in self._pool) or "none"
+                return problem(404, "Not Found", f"there is no such Ollama; there are: {known}")
+            self._pool.drain(member, draining=draining)
+            return web.json_response(self._view(request))
+
+        return handle
+
+    def _view(self, request: web.Request) -> dict[str, Any]:
+        hidden = hidden_from(request, self._admission)
+        users = sorted(self._turns.users(), key=lambda one: (-one.waiting, -one.running, -one.taken, one.user))
+        return {
+            "waiting": self._turns.waiting,
+            "users": [_user(one) for one in users],
+            "backends": [_backend(one, self._pool, hidden) for one in self._pool],
+        }
+
+
+def _user(one: Usage) -> dict[str, Any]:
+    return {
+        "user": one.user,
+        "waiting": one.waiting,
+        "running": one.running,
+        "taken": one.taken,
+        "cost": round(one.cost, 1),
+        "weight": one.weight,
+        "blocked": one.blocked,
+    }
+
+
+def _backend(one: Member, pool: Pool, hidden: Hidden) -> dict[str, Any]:
+    state = "online" if one.online or pool.lone else "offline"
+    return {
+        "id": one.id,
+        "url": one.backend.url,
+        "state": "draining" if one.draining else "degraded" if pool.degraded(one) else state,
+        "node": one.node,
+        "active": one.active,
+        "slots": one.slots,
+        "models": len(one.models),
+        "loaded": sorted(name for name in one.loaded if not _is_hidden(name, hidden)),
+        "cpu": one.cpu,
+        "failures": one.failures,
+        "problem": one.problem,
+    }
+
+
+def _is_hidden(key: str, hidden: Hidden) -> bool:
+    with suppress(InvalidModelName):
+        return hidden(ModelName.parse(key))
+    return True
