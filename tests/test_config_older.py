@@ -86,3 +86,20 @@ def test_older_environment_means_what_the_older_file_means(tmp_path: Path) -> No
     file.write_text(EXAMPLE.replace('"enable_web_ui": false', '"enable_web_ui": true'))
 
     assert load(None, OLDER_ENVIRONMENT, {}).settings == load(file, {}, {}).settings
+
+
+def test_the_environment_of_other_programs_of_this_kind() -> None:
+    """Of the queue in front of an Ollama, of the prompt proxy, and of the hub."""
+    environ = {
+        "OLLAMA_URL": "http://127.0.0.1:11434/api/generate",
+        "LISTEN_PORT": "11435",
+        "TIMEOUT": "60",
+        "HEARTBEAT_TTL_SECONDS": "45",
+        "HEARTBEAT_OFFLINE_SECONDS": "90",
+        "NODE_MAX_FAILURES": "5",
+        "NODE_REQUEST_TIMEOUT": "30",
+    }
+    said = load(None, environ, {}).settings
+    assert (said.proxy.backend, said.server.port) == ("http://127.0.0.1:11434", 11435)
+    assert (said.dispatch.timeout, said.dispatch.max_failures) == (60, 5)
+    assert (said.hub.heartbeat_ttl, said.hub.heartbeat_offline, said.hub.request_timeout) == (45, 90, 30)

@@ -26,13 +26,14 @@ async def opened_nodes(settings: Settings, engine: AsyncEngine, pool: Pool) -> A
 
 
 class _Members:
-    """Turns nodes into members of a pool."""
+    """Turns nodes into members of a pool. Connections of a node that has gone are there for the next that comes."""
 
     def __init__(self, settings: Settings, pool: Pool, nodes: Nodes) -> None:
         self._settings = settings
         self._pool = pool
         self._nodes = nodes
         self._backends: list[Backend] = []
+        self._spare: list[Backend] = []
 
     async def close(self) -> None:
         """End every connection."""
@@ -45,10 +46,13 @@ class _Members:
         if member is not None and not member.node:
             return  # a node may not take the name of an Ollama of the settings
         if node is None:
+            if member is not None:
+                self._spare.append(member.backend)
             self._pool.remove(id_)
             return
-        if member is None or member.backend.url != node.url:
-            member = Member(id=id_, backend=self._backend(node.url), node=True)
+        if member is None:
+            member = Member(id=id_, backend=self._backend(), node=True)
+        member.backend.url = node.url
         said = node.said
         member.slots = said.slots or self._settings.dispatch.slots
         member.weight = said.weight or 1.0
@@ -65,8 +69,10 @@ class _Members:
         member = self._pool.get(id_)
         return Work(member.active, member.failures) if member is not None else Work()
 
-    def _backend(self, url: str) -> Backend:
+    def _backend(self) -> Backend:
+        if self._spare:
+            return self._spare.pop()
         token = self._settings.hub.token
-        made = Backend(url, self._settings.proxy.connect_timeout, token.get_secret_value() if token else None)
+        made = Backend("", self._settings.proxy.connect_timeout, token.get_secret_value() if token else None)
         self._backends.append(made)
         return made

@@ -117,7 +117,7 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
     """Put the faces on the parts."""
     settings = parts.settings
     access = access_of(settings, names, parts.passes)
-    metrics = Metrics(parts.store, parts.fills)
+    metrics = Metrics(parts.store, parts.fills, parts.turns, parts.pool)
     parts.events.tap(metrics.hear)
     logging = [access_log] if settings.logging.access and wanted() else []
     app = web.Application(

@@ -53,6 +53,8 @@ FOREIGN: Mapping[str, Alias] = MappingProxyType(
     {
         "HF_TOKEN": Alias("hf_token"),
         "OLLAMA_BACKEND": Alias("proxy.backend"),
+        "OLLAMA_URL": Alias("proxy.backend"),
+        "LISTEN_PORT": Alias("server.port"),
         "RATE_LIMIT": Alias("pulls.daily_limit"),
         "DISK_THRESHOLD": Alias("pulls.disk_threshold", "%"),
         "DISK_PATH": Alias("pulls.disk_path"),

@@ -105,7 +105,7 @@ def _backend(text: str) -> str:
     if text.lower() in ("auto", "none"):
         return text.lower()
     try:
-        return web_url(text)
+        return web_url(text.removesuffix("/api/generate"))  # as an older program has it
     except ValueError as error:
         raise ValueError(
             f"must be auto, none, or the URL of an Ollama, such as http://127.0.0.1:11435: {error}"

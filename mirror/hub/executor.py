@@ -17,6 +17,8 @@ from mirror.values import InvalidModelName, ModelName
 
 _MADE = 256.0
 _LARGEST_REFUSAL = 64 << 10
+_WRONG_JOB = (400, 413, 422)
+"""What a node says of a job that no other node will take either; any other refusal is about the node."""
 
 
 class OnThePool:
@@ -79,7 +81,7 @@ class OnThePool:
         text = _text(body[:_LARGEST_REFUSAL]) or f"status {status}"
         if status == 404:
             self._pool.lacks(member, model_key(job.model))
-        elif status < 500:
+        elif status in _WRONG_JOB:
             raise BackendRefused(status, text)
         elif status != 503:
             self._pool.failed(member, text, offline=False)

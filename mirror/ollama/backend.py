@@ -59,7 +59,10 @@ class Backend:
     """
 
     def __init__(self, url: str, connect_timeout_s: float, bearer: str | None = None) -> None:
-        """``bearer`` is shown with every request, where what stands there is no Ollama itself but a node."""
+        """``bearer`` is shown with every request, where what stands there is no Ollama itself but a node.
+
+        ``url`` may be set anew: later requests go there.
+        """
         self.url = url
         self._bearer = bearer
         self._own = f"ollama-mirror-{secrets.token_hex(6)}"

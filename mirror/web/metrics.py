@@ -8,8 +8,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from mirror import __version__
+from mirror.dispatch import Pool, Turns
 from mirror.errors import StoreError
 from mirror.events import (
+    Answered,
     BlobDamaged,
     BlobRepaired,
     BlobServed,
@@ -33,9 +35,9 @@ _SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200)
 
 
 class Metrics:
-    """Listens to the news and answers scrapes. Labels are bounded: results, directions, upstream hosts."""
+    """Listens to the news and answers scrapes. Labels are bounded: results, directions, upstream hosts, Ollamas."""
 
-    def __init__(self, store: Store, fills: Fills) -> None:
+    def __init__(self, store: Store, fills: Fills, turns: Turns, pool: Pool) -> None:
         self.registry = CollectorRegistry()
         kept = self.registry
         requests = Counter("mirror_cache_requests", "Requests by kind and result.", ["kind", "result"], registry=kept)
@@ -74,8 +76,16 @@ class Metrics:
             ["host"],
             registry=kept,
         )
+        self._answers = Counter(
+            "mirror_answers", "Answers of models, by Ollama and status.", ["node", "status"], registry=kept
+        )
+        self._tokens = Counter("mirror_answer_tokens", "Tokens read and made.", ["kind"], registry=kept)
+        self._waited_s = Histogram(
+            "mirror_queue_wait_seconds", "Time that requests waited for a turn.", buckets=_SECONDS, registry=kept
+        )
+        self._ran_s = Histogram("mirror_answer_seconds", "Time of answers.", buckets=_SECONDS, registry=kept)
         Info("mirror_build", "The version that runs.", registry=kept).info({"version": __version__})
-        self._looked = _Looked(store, fills)
+        self._looked = _Looked(store, fills, turns, pool)
         self.registry.register(self._looked)
 
     def hear(self, event: Event) -> None:
@@ -101,10 +111,19 @@ class Metrics:
                 self._upstream_s.labels(host).observe(duration_s)
                 if ok:
                     self._upstream_at.labels(host).set_to_current_time()
+            case Answered():
+                self._hear_answer(event)
             case ModelRemoved() | LeftoverRemoved() | BlobDamaged() | BlobRepaired() | ScrubEnded():
                 self._hear_keeping(event)
             case _:
                 pass
+
+    def _hear_answer(self, event: Answered) -> None:
+        self._answers.labels(event.backend, str(event.status)).inc()
+        self._tokens.labels("read").inc(event.prompt)
+        self._tokens.labels("made").inc(event.made)
+        self._waited_s.observe(event.waited_s)
+        self._ran_s.observe(event.ran_s)
 
     def _hear_keeping(self, event: Event) -> None:
         match event:
@@ -133,9 +152,11 @@ class Metrics:
 class _Looked:
     """What is not counted but looked up when asked."""
 
-    def __init__(self, store: Store, fills: Fills) -> None:
+    def __init__(self, store: Store, fills: Fills, turns: Turns, pool: Pool) -> None:
         self._store = store
         self._fills = fills
+        self._turns = turns
+        self._pool = pool
         self.blob_sizes: Sequence[int] = ()
 
     def collect(self) -> Iterable[Metric]:
@@ -157,3 +178,12 @@ class _Looked:
         yield GaugeMetricFamily("mirror_store_models", "Complete models.", value=len(self._store.complete))
         yield GaugeMetricFamily("mirror_fill_inflight", "Fills that run.", value=len(fills))
         yield GaugeMetricFamily("mirror_fill_readers", "Readers of fills.", value=sum(one.readers for one in fills))
+        waiting = self._turns.waiting
+        yield GaugeMetricFamily("mirror_queue_depth", "Requests that wait for a turn.", value=waiting)
+        up = GaugeMetricFamily("mirror_node_up", "Ollamas that can be used.", labels=["node"])
+        active = GaugeMetricFamily("mirror_node_active", "Requests that run on an Ollama.", labels=["node"])
+        for one in self._pool:
+            up.add_metric([one.id], self._pool.usable(one))
+            active.add_metric([one.id], one.active)
+        yield up
+        yield active
