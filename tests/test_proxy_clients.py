@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import ollama
 import openai
 import pytest
@@ -111,12 +112,42 @@ async def test_openai_s_clients_talk_through_the_mirror(tmp_path: Path) -> None:
             assert "".join([event.choices[0].delta.content or "" async for event in stream]) == TEXT
             found = await client.embeddings.create(model="m", input=["abc"], encoding_format="float")
             assert found.data[0].embedding == [3.0, 0.5]
+            text = await client.completions.create(model="m", prompt="say")
+            assert text.choices[0].text == TEXT
+            texts = await client.completions.create(model="m", prompt="say", stream=True)
+            assert "".join([event.choices[0].text async for event in texts]) == TEXT
+            assert (await client.responses.create(model="m", input="say")).output_text == TEXT
+            told = await client.responses.create(model="m", input="say", stream=True)
+            deltas = [event.delta async for event in told if event.type == "response.output_text.delta"]
+            assert "".join(deltas) == TEXT
             with pytest.raises(openai.NotFoundError, match="model 'nope' not found"):
                 await client.chat.completions.create(model="nope", messages=[{"role": "user", "content": "say"}])
             await at.ollama.down()
             with pytest.raises(openai.InternalServerError, match="does not answer") as down:
                 await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "say"}])
             assert (down.value.status_code, down.value.type) == (502, "api_error")
+
+
+async def test_anthropic_s_client_talks_through_the_mirror(tmp_path: Path) -> None:
+    """Whole, word by word, and its own errors for what goes wrong on the way."""
+    async with fronted(tmp_path, security__blocked_models=["bad"]) as at:
+        client = anthropic.AsyncAnthropic(base_url=at.mirror.url, api_key="ollama", max_retries=0)
+        async with client:
+            said: Any = {"max_tokens": 100, "messages": [{"role": "user", "content": "say"}]}
+            answer = await client.messages.create(model="m", **said)
+            assert [block.text for block in answer.content if block.type == "text"] == [TEXT]
+            async with client.messages.stream(model="m", **said) as stream:
+                words = [word async for word in stream.text_stream]
+            assert words == ["one", " two", " three", " four"]
+            with pytest.raises(anthropic.NotFoundError, match="model 'nope' not found"):
+                await client.messages.create(model="nope", **said)
+            with pytest.raises(anthropic.PermissionDeniedError, match="blocked_models"):
+                await client.messages.create(model="bad", **said)
+            await at.ollama.down()
+            with pytest.raises(anthropic.InternalServerError, match="does not answer"):
+                await client.messages.create(model="m", **said)
+        made = {one.user: one.cost for one in at.mirror.parts.turns.users()}
+        assert made == {"127.0.0.1": pytest.approx(2 * (4 + 0.3))}
 
 
 async def test_without_an_ollama_the_same_client_lists_shows_pulls_and_deletes(tmp_path: Path) -> None:

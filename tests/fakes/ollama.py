@@ -133,7 +133,7 @@ class FakeOllama:
                 break
             await response.write(event(said) if sse else line(said))
             count += 1
-        if sse:
+        if sse and request.path in ("/v1/chat/completions", "/v1/completions"):
             await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
         return response

@@ -1,26 +1,36 @@
 """What a fake Ollama answers, route by route."""
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from mirror.demo.ollama import pull
 from mirror.errors import MirrorError
+from mirror.ollama import error_body
 from mirror.values import Digest, Invalid, ModelName
 from tests.fakes.ollama_folder import ModelsFolder
 from tests.fakes.ollama_words import (
     Pace,
+    anthropic_events,
+    anthropic_message,
     generate_lines,
     openai_completion,
     openai_events,
+    openai_response,
+    openai_response_events,
+    openai_text,
+    openai_text_events,
     spoken,
     vectors,
     whole_answer,
 )
 
 VERSION = "0.33.0"
+
+Events = Callable[[str, AsyncIterator[str]], AsyncIterator[dict[str, Any]]]
+Whole = Callable[[str, str], dict[str, Any]]
 
 
 class Fake(Protocol):
@@ -66,7 +76,10 @@ class Api:
             web.post("/api/chat", self._generate),
             web.post("/api/embed", self._embed),
             web.get("/v1/models", self._openai_models, allow_head=False),
-            web.post("/v1/chat/completions", self._openai_chat),
+            web.post("/v1/chat/completions", self._openai(openai_events, openai_completion)),
+            web.post("/v1/completions", self._openai(openai_text_events, openai_text)),
+            web.post("/v1/responses", self._openai(openai_response_events, openai_response)),
+            web.post("/v1/messages", self._openai(anthropic_events, anthropic_message)),
             web.post("/v1/embeddings", self._openai_embeddings),
         ]
 
@@ -172,20 +185,18 @@ class Api:
         ]
         return web.json_response({"object": "list", "data": rows or None})
 
-    async def _openai_chat(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        if self._fake.folder.find(body["model"]) is None:
-            said = {
-                "message": f"model '{body['model']}' not found",
-                "type": "not_found_error",
-                "param": None,
-                "code": None,
-            }
-            return web.json_response({"error": said}, status=404)
-        words = spoken(self._fake.pace, self._fake.words)
-        if body.get("stream"):
-            return await self._send(request, openai_events(body["model"], words), sse=True)
-        return web.json_response(openai_completion(body["model"], "".join([word async for word in words])))
+    def _openai(self, events: Events, whole: Whole) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            body = await request.json()
+            if self._fake.folder.find(body["model"]) is None:
+                said = f"model '{body['model']}' not found"
+                return web.json_response(error_body(request.path, 404, said), status=404)
+            words = spoken(self._fake.pace, self._fake.words)
+            if body.get("stream"):
+                return await self._send(request, events(body["model"], words), sse=True)
+            return web.json_response(whole(body["model"], "".join([word async for word in words])))
+
+        return answer
 
     async def _openai_embeddings(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

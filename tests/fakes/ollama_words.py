@@ -87,6 +87,94 @@ def openai_completion(model: str, text: str) -> dict[str, Any]:
     }
 
 
+async def openai_text_events(model: str, words: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
+    """Yield the events of a streamed completion (openai/openai.go, ToCompleteChunk)."""
+    base = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": model}
+    async for word in words:
+        yield {**base, "choices": [{"index": 0, "text": word, "finish_reason": None}]}
+    yield {**base, "choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}
+
+
+def openai_text(model: str, text: str) -> dict[str, Any]:
+    """Return a whole completion."""
+    return {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "created": 1,
+        "model": model,
+        "choices": [{"index": 0, "text": text, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+    }
+
+
+def _response(model: str, text: str, status: str) -> dict[str, Any]:
+    content = [{"type": "output_text", "text": text, "annotations": []}] if text else []
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "status": status, "content": content}
+    usage = {
+        "input_tokens": 3,
+        "output_tokens": 4,
+        "total_tokens": 7,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": status,
+        "model": model,
+        "output": [message] if text else [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": usage if text else None,
+    }
+
+
+def openai_response(model: str, text: str) -> dict[str, Any]:
+    """Return a whole answer of /v1/responses (openai/responses.go)."""
+    return _response(model, text, "completed")
+
+
+async def openai_response_events(model: str, words: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
+    """Yield the events of a streamed one."""
+    yield {"type": "response.created", "sequence_number": 0, "response": _response(model, "", "in_progress")}
+    text, number = "", 0
+    async for word in words:
+        text, number = text + word, number + 1
+        where = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+        yield {"type": "response.output_text.delta", "sequence_number": number, **where, "delta": word, "logprobs": []}
+    completed = _response(model, text, "completed")
+    yield {"type": "response.completed", "sequence_number": number + 1, "response": completed}
+
+
+def anthropic_message(model: str, text: str) -> dict[str, Any]:
+    """Return a whole answer of /v1/messages (anthropic/anthropic.go, ToMessagesResponse)."""
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 3, "output_tokens": 4},
+    }
+
+
+async def anthropic_events(model: str, words: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
+    """Yield the events of a streamed one."""
+    begun = {**anthropic_message(model, ""), "content": [], "stop_reason": None}
+    yield {"type": "message_start", "message": {**begun, "usage": {"input_tokens": 3, "output_tokens": 0}}}
+    yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    async for word in words:
+        yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}}
+    yield {"type": "content_block_stop", "index": 0}
+    ending = {"stop_reason": "end_turn", "stop_sequence": None}
+    yield {"type": "message_delta", "delta": ending, "usage": {"input_tokens": 3, "output_tokens": 4}}
+    yield {"type": "message_stop"}
+
+
 def vectors(texts: Any) -> Iterator[list[float]]:
     """Yield a short vector for each text, another one for every length."""
     for text in [texts] if isinstance(texts, str) else texts:
@@ -94,8 +182,9 @@ def vectors(texts: Any) -> Iterator[list[float]]:
 
 
 def event(said: dict[str, Any]) -> bytes:
-    """Return one server-sent event."""
-    return b"data: " + json.dumps(said).encode() + b"\n\n"
+    """Return one server-sent event; those that have a type are called by it."""
+    name = f"event: {said['type']}\n".encode() if "type" in said else b""
+    return name + b"data: " + json.dumps(said).encode() + b"\n\n"
 
 
 def line(said: dict[str, Any]) -> bytes:
