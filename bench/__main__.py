@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import growth
+from bench import api, growth
 from bench.servers import Mirror, Nginx, cpu_of, mirror, nginx, peak_of, registry, reset_peak
 from mirror.demo.model import DemoModel, write_model
 
@@ -167,13 +167,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--size", type=float, default=2e9, help="bytes of the blob (default 2e9)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=("hits", "misses", "manifests", "growth"), help="one group of scenarios")
+    parser.add_argument(
+        "--only", choices=("hits", "misses", "manifests", "growth", "api"), help="one group of scenarios"
+    )
     parser.add_argument("--folder", default="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
     parser.add_argument("--out", type=Path, help="write the table to this file too")
     options = parser.parse_args()
     if options.only == "growth":
         with tempfile.TemporaryDirectory(prefix="mirror-bench-", dir=options.folder) as base:
             _say(growth.measure(Path(base), options.rounds), options.out)
+        return
+    if options.only == "api":
+        with tempfile.TemporaryDirectory(prefix="mirror-bench-", dir=options.folder) as base:
+            _say(api.measure(Path(base), options.rounds), options.out)
         return
     for program in ("nginx", "wrk"):
         if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin"):
@@ -186,14 +192,14 @@ def main() -> None:
             path.chmod(0o755 if path.is_dir() else 0o644)
         files = stack.enter_context(nginx(base, model.folder))
         bench = Bench(base, model, files)
-        groups: dict[str, Callable[[], None]] = {"misses": bench.misses}
+        scenarios: dict[str, Callable[[], None]] = {"misses": bench.misses}
         if options.only != "misses":
             warm = stack.enter_context(bench.cold(files.plain))
             bench.read([bench.blob_at(warm.url)], 16)
-            groups = {"hits": lambda: bench.hits(warm), **groups, "manifests": lambda: bench.manifests(warm)}
+            scenarios = {"hits": lambda: bench.hits(warm), **scenarios, "manifests": lambda: bench.manifests(warm)}
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}", flush=True)
-            for title, group in groups.items():
+            for title, group in scenarios.items():
                 if options.only in (None, title):
                     group()
         _say(table(bench.figures, bench.blob.size), options.out)

@@ -279,6 +279,20 @@ async def test_an_older_node_takes_jobs_and_no_api(tmp_path: Path) -> None:
         assert (await asked(at.client, "/api/generate", ASK))[0] in (501, 502)
 
 
+async def test_a_node_that_comes_back_is_used_again_within_three_seconds(tmp_path: Path) -> None:
+    """Long before its next heartbeat, which is half a minute away."""
+    async with hub(tmp_path, "n1", env={"HEARTBEAT_INTERVAL": "3600"}) as them, asyncio.timeout(30):
+        (member,) = them.at.mirror.parts.pool
+        them.at.mirror.parts.pool.failed(member, "a cable was pulled", offline=True)
+        assert await job(them.at) == (503, {"detail": NOBODY})
+
+        async def answers() -> bool:
+            return (await job(them.at))[0] == 200
+
+        async with asyncio.timeout(3):
+            await eventually(answers)
+
+
 async def test_a_node_leaves_when_it_is_stopped_and_comes_back(tmp_path: Path) -> None:
     """Offline by its silence, used again with its first heartbeat."""
     async with hub(tmp_path, "n1", hub__heartbeat_ttl=2, hub__heartbeat_offline=600) as them:

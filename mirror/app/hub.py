@@ -62,6 +62,7 @@ class _Members:
         member.cpu = said.cpu
         member.draining = node.draining
         member.online = self._nodes.status(node) is not Status.OFFLINE
+        member.lost = False
         self._pool.put(member)
 
     def work(self, id_: str) -> Work:

@@ -178,6 +178,7 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
             group.create_task(parts.pool.watch(one), name=f"look at {one.id}") for one in parts.pool if not one.node
         ]
         tasks.append(group.create_task(parts.nodes.run(), name="nodes"))
+        tasks.append(group.create_task(parts.pool.knock(), name="knock"))
         try:
             yield
         finally:

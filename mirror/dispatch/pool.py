@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -16,7 +17,7 @@ from mirror.values import InvalidModelName, ModelName
 
 log = structlog.get_logger(__name__)
 
-_LOOK_S, _AGAIN_S, _WITHIN_S = 5.0, 1.0, 4.0
+_LOOK_S, _AGAIN_S, _WITHIN_S, _KNOCK_S = 5.0, 1.0, 4.0, 1.0
 _FRESH_S = 1.0
 _MOST_CONVERSATIONS = 10_000
 
@@ -37,7 +38,7 @@ class Member:
 
     ``slots`` requests run on it at once. ``models`` and ``loaded`` are keys of models, on its disk and in its memory.
     ``node``: it came by a heartbeat, and is looked at by nobody but its agent; ``relays`` says whether that hands on
-    Ollama's API, and not only jobs.
+    Ollama's API, and not only jobs. ``lost``: it did not answer, and has not since.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Member:
     failed_at: float = 0.0
     looked_at: float = float("-inf")
     problem: str | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +215,20 @@ class Pool:
             for one in due:
                 group.create_task(self.look(one))
 
+    async def knock(self) -> None:
+        """See every second, until cancelled, whether nodes answer again that did not: their heartbeats are rare."""
+        while True:
+            await asyncio.sleep(_AGAIN_S)
+            async with asyncio.TaskGroup() as group:
+                for one in self:
+                    if one.node and one.lost:
+                        group.create_task(self._knock_at(one))
+
+    async def _knock_at(self, member: Member) -> None:
+        with suppress(BackendError, TimeoutError):
+            async with asyncio.timeout(_KNOCK_S), member.backend.asked("GET", "/healthz"):
+                self._set_online(member, online=True)
+
     async def watch(self, member: Member) -> None:
         """Look at a member again and again, sooner while it is offline, until cancelled."""
         while True:
@@ -221,6 +237,7 @@ class Pool:
             await asyncio.sleep(_LOOK_S if member.online else _AGAIN_S)
 
     def _set_online(self, member: Member, *, online: bool) -> None:
+        member.lost = not online
         if online == member.online:
             return
         member.online = online

@@ -127,6 +127,8 @@ class Turns:
     async def _given(self, place: Place[_Waiting]) -> Member:
         given = place.item.given
         self._serve()
+        if given.done():
+            return given.result()
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await given

@@ -1,17 +1,18 @@
 """What an answer cost in tokens, read from its end as it passes (docs/protocol.md §6)."""
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-_TAIL = 64 << 10
+_END = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens read and made; ``exact`` where the Ollama said so, else the pieces of the stream were counted."""
+    """Tokens read and made; ``exact`` where the Ollama said so, else the pieces were counted in which it came."""
 
     prompt: int
     made: int
@@ -19,16 +20,20 @@ class Usage:
 
 
 class Meter:
-    """Watches an answer and keeps its end. For one answer."""
+    """Watches an answer and keeps its end. For one answer; it looks at every word, so that must cost next to nothing."""
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._end: deque[bytes] = deque()
+        self._kept = 0
         self._pieces = 0
 
     def watch(self, chunk: bytes) -> None:
         """Look at the next bytes."""
-        self._pieces += chunk.count(b"\ndata: ") + chunk.count(b"}\n") if len(chunk) < _TAIL else 1
-        self._tail = (self._tail + chunk)[-_TAIL:]
+        self._pieces += 1
+        self._end.append(chunk)
+        self._kept += len(chunk)
+        while self._kept - len(self._end[0]) >= _END:
+            self._kept -= len(self._end.popleft())
 
     def usage(self) -> Usage:
         """Return what the whole answer came to."""
@@ -40,7 +45,7 @@ class Meter:
 
     def _objects(self) -> Iterator[dict[str, Any]]:
         """Yield the JSON objects of the end, the last first."""
-        for line in reversed(self._tail.splitlines()):
+        for line in reversed(b"".join(self._end)[-_END:].splitlines()):
             text = line.removeprefix(b"data: ").strip()
             if text.startswith(b"{"):
                 with suppress(ValueError, RecursionError):
