@@ -12,11 +12,12 @@ import aiohttp
 import pytest
 
 from mirror.demo.model import MODEL_TYPE
-from mirror.dispatch import jain
+from mirror.dispatch import jain, model_key
 from mirror.values import ModelName
 from tests.behind import NOBODY, Fronted, asked, closed, fronted
 from tests.fakes.ollama import FakeOllama, running_fake_ollama
 from tests.fakes.ollama_trouble import Trouble
+from tests.net import answering
 from tests.support import SOON_S, eventually, noise
 
 GENERATE = {"model": "m", "prompt": "say", "stream": False}
@@ -217,6 +218,41 @@ async def test_what_had_no_byte_yet_is_answered_by_another(how: str, tmp_path: P
             answers = [group.create_task(post(them.at, f"u{number}", stream=True)) for number in range(20)]
         assert [one.result()[0] for one in answers] == [200] * 20
         assert len(them.ollamas[1].troubles.of("/api/generate")) == 20
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
+        b"",
+    ],
+)
+async def test_an_ollama_that_answers_nonsense_costs_nobody_an_answer(answer: bytes, tmp_path: Path) -> None:
+    """What comes of it is no byte of an answer; the other has one."""
+    async with answering(answer) as (url, _), running_fake_ollama(tmp_path / "good") as good:
+        good.folder.add("m")
+        async with fronted(tmp_path, proxy__backends=[url, good.url]) as at, asyncio.timeout(SOON_S):
+            bad = next(one for one in at.mirror.parts.pool if one.backend.url == url)
+            for _ in range(3):
+                bad.online, bad.models = True, frozenset({model_key("m")})
+                assert (await post(at))[0] == 200
+            assert [one.active for one in at.mirror.parts.pool] == [0, 0]
+
+
+async def test_an_ollama_that_lies_about_its_models_is_passed_over(tmp_path: Path) -> None:
+    """It says that it has a model, and then that it has not."""
+    async with many(tmp_path, 2) as them:
+        first, second = sorted(them.ollamas, key=lambda one: one.url)
+        second.folder.add("only")
+        for one in them.at.mirror.parts.pool:
+            one.models |= {model_key("only")}
+        assert (await post(them.at, model="only"))[0] == 200
+        assert (len(first.troubles.of("/api/generate")), len(second.troubles.of("/api/generate"))) == (1, 1)
+        assert (await post(them.at, model="only"))[0] == 200
+        assert len(first.troubles.of("/api/generate")) == 1
 
 
 async def test_all_that_fail_hand_back_what_was_said(tmp_path: Path) -> None:

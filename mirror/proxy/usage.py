@@ -20,7 +20,7 @@ class Usage:
 
 
 class Meter:
-    """Watches an answer and keeps its end. For one answer; it looks at every word, so that must cost next to nothing."""
+    """Watches an answer and keeps its end. For one answer; it looks at every word, which must cost next to nothing."""
 
     def __init__(self) -> None:
         self._end: deque[bytes] = deque()
