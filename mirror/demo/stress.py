@@ -1,23 +1,25 @@
 """How fairly turns are given: many users with a few requests each, beside one who throws in all of theirs at once."""
 
 import asyncio
+import os
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
 import aiohttp
 
-from mirror.app import running_mirror
-from mirror.config import load
 from mirror.demo.answering import MODEL, Answering, answering
 from mirror.dispatch import jain
+from mirror.errors import MirrorError
 
 GREEDY = "greedy"
+_START_S = 30.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None)
 
 
@@ -128,18 +130,45 @@ async def _run(load: Load, url: str, tag: str) -> Seen:
 
 @asynccontextmanager
 async def made_up(service_s: float, fairness: str) -> AsyncIterator[tuple[str, Answering]]:
-    """Run a mirror in front of an Ollama that takes ``service_s`` for each request; yields the mirror's URL."""
+    """Run a mirror, as a program of its own, in front of an Ollama that takes ``service_s`` for each request.
+
+    Yields the mirror's URL. Raises MirrorError where it does not start.
+    """
     with tempfile.TemporaryDirectory(prefix="mirror-stress-") as folder:
         async with answering(service_s) as ollama:
-            flags: dict[str, object] = {
-                "server.host": "127.0.0.1",
-                "server.port": 0,
-                "cache.directory": str(Path(folder) / "store"),
-                "proxy.backend": ollama.url,
-                "dispatch.fairness": fairness,
-                "logging.level": "WARNING",
-                "logging.access": False,
-                "offline": True,
+            said = {
+                "OLLAMA_BACKEND": ollama.url,
+                "OLLAMA_MIRROR_OFFLINE": "true",
+                "OLLAMA_MIRROR_DISPATCH_FAIRNESS": fairness,
+                "OLLAMA_MIRROR_LOGGING_LEVEL": "WARNING",
+                "OLLAMA_MIRROR_LOGGING_ACCESS": "false",
             }
-            async with running_mirror(load(None, {}, flags).settings) as mirror:
-                yield mirror.url, ollama
+            command = [sys.executable, "-m", "mirror", "serve", "--host", "127.0.0.1", "--port", "0"]
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                *("--store", str(Path(folder) / "store")),
+                stdout=asyncio.subprocess.PIPE,
+                env={**_environment(), **said},
+                cwd=folder,
+            )
+            try:
+                yield await _url(process), ollama
+            finally:
+                if process.returncode is None:
+                    process.terminate()
+                await process.communicate()
+
+
+def _environment() -> dict[str, str]:
+    """Return what this process has in its environment, but for settings of a mirror."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("OLLAMA_")}
+
+
+async def _url(process: asyncio.subprocess.Process) -> str:
+    if process.stdout is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_START_S):
+                first = (await process.stdout.readline()).decode().split()
+            if first:
+                return first[-1]
+    raise MirrorError("the mirror that is to be measured did not start")
