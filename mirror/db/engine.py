@@ -1,8 +1,10 @@
 """Opening the database, with its schema brought up to date."""
 
 import sqlite3
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy import URL, Connection, event, inspect, text
@@ -16,6 +18,7 @@ log = structlog.get_logger(__name__)
 
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 """What says that the file is no database of ours; being locked, read-only or out of room says nothing of it."""
+_END_S = 2.0
 _NO_ROOM = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 
 
@@ -66,13 +69,21 @@ def _said(error: BaseException) -> str:
 def _sqlite(file: Path | None) -> AsyncEngine:
     """An engine on a file; without one, on memory."""
     engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(file) if file else ":memory:"))
+    threads: list[threading.Thread] = []
 
     @event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: object, _record: object) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]  # the DBAPI's, which SQLAlchemy does not type
+    def prepare(connection: Any, _record: object) -> None:
+        threads[:] = [*(one for one in threads if one.is_alive()), connection.driver_connection._thread]
+        cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+
+    @event.listens_for(engine.sync_engine, "engine_disposed")
+    def end(_: object) -> None:
+        # A connection that was ended by a cancelled task tells the loop so, which must not be closed by then.
+        for thread in threads:
+            thread.join(_END_S)
 
     return engine
 
