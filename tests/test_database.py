@@ -11,9 +11,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from mirror.db import Ledger, Traffic, open_database
+from mirror.db import Ledger, Traffic, in_transaction, open_database
 from mirror.db.engine import upgrade
 from mirror.db.tables import SCHEMA_VERSION, metadata
 from mirror.errors import SettingsError
@@ -153,3 +154,32 @@ async def test_a_new_database_is_what_the_migrations_would_have_made(tmp_path: P
     await engine.dispose()
     scripts = ScriptDirectory(str(Path(__file__).parent.parent / "mirror" / "db" / "migrations"))
     assert scripts.get_heads() == [SCHEMA_VERSION]
+
+
+async def test_what_is_begun_in_the_database_is_ended_however_often_somebody_is_cancelled(tmp_path: Path) -> None:
+    """A connection broken off in the middle once kept the program from ending."""
+    engine = await open_database(None, tmp_path / "mirror.db")
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def write(connection: AsyncConnection) -> int:
+        begun.set()
+        await go.wait()
+        await connection.execute(text("INSERT INTO pull_switches VALUES ('paused', 'yes')"))
+        return 5
+
+    async with asyncio.timeout(10):
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(in_transaction(engine, write))
+            await begun.wait()
+            for _ in range(3):
+                task.cancel()
+                await asyncio.sleep(0)
+            assert not task.done()
+            go.set()
+        assert task.cancelled()
+
+        async def read(connection: AsyncConnection) -> str:
+            return str(await connection.scalar(text("SELECT value FROM pull_switches")))
+
+        assert await in_transaction(engine, read) == "yes"
+        await engine.dispose()

@@ -81,12 +81,18 @@ def test_patience_is_bounded_in_time() -> None:
 
 def test_one_that_has_spent_its_patience_holds_up_those_behind_it() -> None:
     """Though another is due before it, and would let them pass."""
-    some = backend(Patience(1, 1e9), a="x", b="y")
-    assert some.turns(2) == "aa"
-    for user in ("c", "d"):
-        some.queue.put(user, "x", 0.0)
+    queue: FairQueue[str] = FairQueue(Rules(patience=Patience(1, 1e9)))
+    for user, model in ("a", "w"), ("b", "y"), ("c", "x"), ("d", "x"):
+        queue.put(user, model, 0.0)
 
-    assert some.turn() == "b", "its patience is spent, whoever has come meanwhile"
+    def turn(*, here: str) -> str:
+        taken = queue.take(lambda model: model if model in here else None, 0.0, lambda model, _: model == "x")
+        return taken[0].user if taken else "nobody"
+
+    assert turn(here="xy") == "c", "before b, which does not let d pass as well"
+    assert turn(here="wxy") == "a"
+    assert turn(here="wxy") == "b"
+    assert turn(here="wxy") == "d"
 
 
 def test_what_prefers_is_asked_of_what_fits_only() -> None:

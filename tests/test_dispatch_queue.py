@@ -253,6 +253,17 @@ def test_by_turns_costs_are_counted_and_change_nothing() -> None:
     assert (usage(queue, "a").cost, usage(queue, "b").cost) == (1500.0, 3.0)
 
 
+def test_by_turns_the_end_of_a_request_moves_nobody() -> None:
+    """Whose turn comes next was settled when the last one was given."""
+    queue = queue_of("aabb")
+    taken = queue.take(anywhere, 0.0)
+    assert taken is not None
+    assert queue.take(anywhere, 0.0) is not None
+    queue.settle(taken[0], 500.0)
+
+    assert served(queue) == "ab"
+
+
 def test_a_refund_is_no_credit_for_time_away() -> None:
     """One whose request was thought dear comes back when others are far beyond that: it begins where they are."""
     queue: FairQueue[str] = FairQueue(Rules(sharing=Sharing.COST))

@@ -3,8 +3,8 @@
 It holds what may be lost: no model depends on it, and it may be deleted at any time while the mirror is stopped.
 """
 
-from mirror.db.engine import open_database
+from mirror.db.engine import in_transaction, open_database
 from mirror.db.history import Meaning, TagHistory
 from mirror.db.ledger import Ledger, ModelUse, Traffic
 
-__all__ = ["Ledger", "Meaning", "ModelUse", "TagHistory", "Traffic", "open_database"]
+__all__ = ["Ledger", "Meaning", "ModelUse", "TagHistory", "Traffic", "in_transaction", "open_database"]

@@ -1,18 +1,22 @@
 """Opening the database, with its schema brought up to date."""
 
+import asyncio
 import sqlite3
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import URL, Connection, event, inspect, text
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from mirror.db.tables import SCHEMA_VERSION, metadata
 from mirror.errors import SettingsError
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +54,32 @@ async def open_database(url: str | None, file: Path) -> AsyncEngine:
         return await _opened(_sqlite(file))
     except DatabaseError as error:
         raise SettingsError("database.url", f"cannot open {file}: {_said(error)}", "default") from error
+
+
+async def in_transaction(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """Do work in one transaction, to its end whatever becomes of who waits for it; return what it returns.
+
+    Who is cancelled waits for the end and is cancelled then. A connection that is broken off in the middle may leave
+    its driver waiting for ever (aiosqlite's ``close`` after ``stop``), and with it the end of the program.
+
+    Raises SQLAlchemyError, and what ``work`` raises.
+    """
+
+    async def whole() -> T:
+        async with engine.begin() as connection:
+            return await work(connection)
+
+    task = asyncio.get_running_loop().create_task(whole())  # in no group, which would cancel it: it is waited for here
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        task.exception()
+        raise cancelled
+    return task.result()
 
 
 def _put_aside(file: Path, problem: str) -> None:
@@ -90,8 +120,7 @@ def _sqlite(file: Path | None) -> AsyncEngine:
 
 async def _opened(engine: AsyncEngine) -> AsyncEngine:
     try:
-        async with engine.begin() as connection:
-            await connection.run_sync(_migrate)
+        await in_transaction(engine, lambda connection: connection.run_sync(_migrate))
     except BaseException:
         await engine.dispose()
         raise

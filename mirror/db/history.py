@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 import structlog
 from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from mirror.db.engine import in_transaction
 from mirror.db.tables import tag_meanings
 from mirror.events import Event, ModelRemoved, ModelReplaced, ModelStored, Reason
 from mirror.values import Digest, InvalidDigest, Manifest, ModelName
@@ -57,7 +58,8 @@ class TagHistory:
     async def load(self) -> None:
         """Read what earlier processes wrote; a row that is not what its digest says is left out."""
         found: dict[str, list[Meaning]] = {}
-        async with self._engine.connect() as connection:
+
+        async def read(connection: AsyncConnection) -> None:
             query = select(tag_meanings).order_by(tag_meanings.c.name, tag_meanings.c.place)
             for row in await connection.execute(query):
                 try:
@@ -67,6 +69,8 @@ class TagHistory:
                 if Digest.of(row.raw) == digest:
                     meaning = Meaning(digest, row.raw, _aware(row.replaced_at), _aware(row.held_at))
                     found.setdefault(row.name, []).append(meaning)
+
+        await in_transaction(self._engine, read)
         self._known = {key: tuple(rows) for key, rows in found.items()}
         self._bytes = sum(len(row.raw) for rows in found.values() for row in rows)
 
@@ -138,13 +142,16 @@ class TagHistory:
                 for key in changed
                 for place, one in enumerate(self._known.get(key, ()))
             ]
+
+            async def write(connection: AsyncConnection) -> None:
+                old = delete(tag_meanings).where(tag_meanings.c.name == bindparam("key"))
+                await connection.execute(old, [{"key": key} for key in changed])
+                if rows:
+                    await connection.execute(insert(tag_meanings), rows)
+
             written = False
             try:
-                async with self._engine.begin() as connection:
-                    old = delete(tag_meanings).where(tag_meanings.c.name == bindparam("key"))
-                    await connection.execute(old, [{"key": key} for key in changed])
-                    if rows:
-                        await connection.execute(insert(tag_meanings), rows)
+                await in_transaction(self._engine, write)
                 written = True
             except SQLAlchemyError as error:
                 log.warning("database not written", problem=str(getattr(error, "orig", None) or error))

@@ -11,8 +11,9 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from mirror.db.engine import in_transaction
 from mirror.db.history import TagHistory
 from mirror.db.tables import model_uses, traffic
 from mirror.events import BlobServed, BytesFetched, Event, ManifestServed, ModelRemoved, ModelStored, Served
@@ -79,7 +80,8 @@ class Ledger:
     async def load(self) -> None:
         """Read what earlier processes wrote."""
         await self.tags.load()
-        async with self._engine.connect() as connection:
+
+        async def read(connection: AsyncConnection) -> None:
             for row in await connection.execute(select(model_uses)):
                 self._uses[row.name] = ModelUse(
                     _aware(row.checked_at), _aware(row.used_at), row.uses, row.stored_digest
@@ -87,6 +89,8 @@ class Ledger:
                 self._latest = max(self._latest, self._uses[row.name].used_at or self._latest)
             for row in await connection.execute(select(traffic)):
                 self._days[row.day] = Traffic(row.hits, row.misses, row.served_bytes, row.fetched_bytes)
+
+        await in_transaction(self._engine, read)
 
     def hear(self, event: Event) -> None:
         """Take note of one piece of news; the tap for ``Events``. Every request comes by here: it is kept cheap."""
@@ -141,12 +145,15 @@ class Ledger:
             return
         changed = self._changed_uses, self._changed_days
         self._changed_uses, self._changed_days = set(), set()
+
+        async def write(connection: AsyncConnection) -> None:
+            for table, key, rows in ((model_uses, "name", uses), (traffic, "day", days)):
+                if rows:
+                    await connection.execute(self._upsert(table, key), rows)
+
         written = False
         try:
-            async with self._engine.begin() as connection:
-                for table, key, rows in ((model_uses, "name", uses), (traffic, "day", days)):
-                    if rows:
-                        await connection.execute(self._upsert(table, key), rows)
+            await in_transaction(self._engine, write)
             written = True
         except SQLAlchemyError as error:
             log.warning("database not written", problem=str(error))

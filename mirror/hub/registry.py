@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 import structlog
 from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mirror.config import HubSettings
+from mirror.db import in_transaction
 from mirror.db.tables import nodes as table
 from mirror.errors import MirrorError
 from mirror.hub.node import Heartbeat, Node, Status, parse_heartbeat
@@ -164,7 +165,8 @@ class Nodes:
 
     async def load(self) -> None:
         """Read what an earlier life knew, as it was; rows that cannot be read are left out."""
-        async with self._engine.connect() as connection:
+
+        async def read(connection: AsyncConnection) -> None:
             query = select(table).order_by(table.c.seen_at.desc()).limit(self._most)
             for row in await connection.execute(query):
                 try:
@@ -176,6 +178,8 @@ class Nodes:
                     said=said, address=row.address, last_seen=seen_at, draining=bool(row.draining)
                 )
                 self._written_at[said.node_id] = seen_at
+
+        await in_transaction(self._engine, read)
         self.look()
         for id_, node in self._known.items():
             self.changed(id_, node)
@@ -189,13 +193,16 @@ class Nodes:
                 return
             kept = [self._known[id_] for id_ in changed if id_ in self._known]
             rows = [_row(one) for one in kept]
+
+            async def write(connection: AsyncConnection) -> None:
+                gone = delete(table).where(table.c.id == bindparam("key"))
+                await connection.execute(gone, [{"key": id_} for id_ in changed])
+                if rows:
+                    await connection.execute(insert(table), rows)
+
             written = False
             try:
-                async with self._engine.begin() as connection:
-                    gone = delete(table).where(table.c.id == bindparam("key"))
-                    await connection.execute(gone, [{"key": id_} for id_ in changed])
-                    if rows:
-                        await connection.execute(insert(table), rows)
+                await in_transaction(self._engine, write)
                 written = True
             except SQLAlchemyError as error:
                 log.warning("nodes not written", problem=str(getattr(error, "orig", None) or error))

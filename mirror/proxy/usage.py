@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _END = 64 << 10
+_MOST = 100_000_000
+"""No answer has more tokens than this, whatever it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +71,5 @@ _PROMPT, _MADE = ("prompt_tokens", "input_tokens"), ("completion_tokens", "outpu
 
 
 def _count(said: dict[str, Any], *names: str) -> int:
-    return next((said[name] for name in names if type(said.get(name)) is int and said[name] > 0), 0)
+    found = next((said[name] for name in names if type(said.get(name)) is int and said[name] > 0), 0)
+    return min(found, _MOST)

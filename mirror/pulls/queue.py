@@ -11,6 +11,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from mirror.db import in_transaction
 from mirror.db.tables import pull_jobs, pull_requesters, pull_switches
 from mirror.errors import NoSuchJob, QueueFull, QueueUnusable
 from mirror.pulls.job import UNDER_WAY, Job, State
@@ -282,8 +283,7 @@ class Queue:
 
     async def _writing(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         try:
-            async with self._engine.begin() as connection:
-                return await work(connection)
+            return await in_transaction(self._engine, work)
         except SQLAlchemyError as error:
             raise QueueUnusable(
                 f"the queue cannot be read or written: {getattr(error, 'orig', None) or error}"
