@@ -98,6 +98,7 @@ SAMPLES = {
     "dispatch.probe_after": ("30s", 30),
     "dispatch.retries": ("1", 1),
     "hub.enabled": ("false", False),
+    "hub.announce": ("yes", True),
     "hub.heartbeat_ttl": ("45s", 45),
     "hub.heartbeat_offline": ("5m", 300),
     "hub.request_timeout": ("30s", 30),

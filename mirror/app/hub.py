@@ -1,14 +1,20 @@
 """The hub, built on one screen: nodes that send heartbeats become members of the pool."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from mirror.config import Settings
+from mirror.config import HubSettings, Settings
 from mirror.dispatch import Member, Pool, model_key
 from mirror.hub import Node, Nodes, Status, Work
+from mirror.hub.nearby import NoMulticast, announced
+from mirror.listen.names import is_loopback, own_addresses
 from mirror.ollama import Backend
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -23,6 +29,24 @@ async def opened_nodes(settings: Settings, engine: AsyncEngine, pool: Pool) -> A
     finally:
         await nodes.flush(everything=True)
         await members.close()
+
+
+@asynccontextmanager
+async def announcing(settings: HubSettings, port: int) -> AsyncIterator[None]:
+    """Tell the network where the hub is, where the settings want that; a network that cannot be told is no failure."""
+    async with AsyncExitStack() as stack:
+        if settings.announce:
+            addresses = await asyncio.to_thread(_addresses)
+            try:
+                await stack.enter_async_context(announced(port, addresses))
+            except NoMulticast as error:
+                log.warning("hub not announced", problem=str(error))
+        yield
+
+
+def _addresses() -> list[str]:
+    """Return the addresses by which others reach this machine, or its own where there are none."""
+    return sorted(one for one in own_addresses() if not is_loopback(one)) or ["127.0.0.1"]
 
 
 class _Members:

@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from mirror.access import Users
 from mirror.app.access import Access, access_of
 from mirror.app.access_log import access_log, wanted
 from mirror.app.api import add_api
+from mirror.app.hub import announcing
 from mirror.app.news_log import LOGGED, log_news
 from mirror.app.parts import Parts, kept_in_order, opened_parts
 from mirror.config import Settings, not_yet
@@ -96,7 +97,7 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
             access_log=None,
             shutdown_timeout=settings.server.shutdown,
         )
-        async with Door(settings, names, certificates, data, is_public) as door:
+        async with AsyncExitStack() as told, Door(settings, names, certificates, data, is_public) as door:
             try:
                 await runner.setup()
                 if runner.server is None:
@@ -106,6 +107,7 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
                 url = urls[0]
                 parts.store.lock.announce(url)
                 parts.deliveries.port = door.addresses[0][1]
+                await told.enter_async_context(announcing(settings.hub, parts.deliveries.port))
                 log.info("serving", url=url, store=str(parts.store.layout.root), upstream=settings.upstream.url)
                 yield RunningMirror(url, parts, urls)
             finally:

@@ -10,6 +10,12 @@ from mirror.config import LoggingSettings, LogLevel, parse_duration
 from mirror.config.kinds import web_url
 from mirror.values import DEFAULT_HOST, InvalidModelName, ModelName
 
+_FIND_S = 60.0
+
+
+def _hub(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    return value if value == "auto" else _url(ctx, param, value)
+
 
 def _url(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     try:
@@ -43,11 +49,11 @@ def _models(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[M
 @click.option(
     "--hub",
     metavar="URL",
-    callback=_url,
+    callback=_hub,
     required=True,
     envvar="SERVER_URL",
     show_envvar=True,
-    help="The hub, such as http://hub:11434.",
+    help="The hub, such as http://hub:11434; auto finds one that announces itself (hub.announce).",
 )
 @click.option(
     "--id",
@@ -150,6 +156,10 @@ def node(
     from mirror.hub.settings import NodeSettings
 
     set_up_logs(LoggingSettings(level=LogLevel(log_level.upper())))
+    if hub == "auto":
+        from mirror.hub.nearby import found
+
+        hub = run(found(_FIND_S))
     settings = NodeSettings(
         hub=hub,
         node_id=node_id or socket.gethostname(),
