@@ -275,9 +275,13 @@ class BackendError(MirrorError):
 
 
 class BackendDown(BackendError):
-    """No connection to it, or a connection that ended before its answer did."""
+    """No connection to it, or, where it ``answered`` a connection, one that ended before its answer did."""
 
     permanent = False
+
+    def __init__(self, message: str, *, answered: bool = True) -> None:
+        self.answered = answered
+        super().__init__(message)
 
 
 class BackendRefused(BackendError):

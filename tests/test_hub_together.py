@@ -100,7 +100,7 @@ class Hub:
 async def hub(folder: Path, *ids: str, env: dict[str, str] | None = None, **changes: Any) -> AsyncIterator[Hub]:
     """Run a hub with these nodes, and no Ollama of its own."""
     async with AsyncExitStack() as stack:
-        at = await stack.enter_async_context(fronted(folder, backend="none", **changes))
+        at = await stack.enter_async_context(fronted(folder, backend="none", hub__enabled=True, **changes))
         nodes = [await stack.enter_async_context(node(at, folder, id_, **(env or {}))) for id_ in ids]
         found = Hub(at, tuple(nodes))
         await found.until(**dict.fromkeys(ids, "online"))
@@ -264,14 +264,16 @@ async def test_strangers_are_refused_once_there_is_a_token_or_a_key(tmp_path: Pa
         assert (await job(them.at))[0] == 200
         assert (await asked(them.at.client, "/nodes/heartbeat", beat))[0] == 401
         assert set(await them.states()) == {"n1"}
-    async with fronted(tmp_path / "keys", backend="none", security__api_key="k", security__anonymous=["none"]) as at:
+    async with fronted(
+        tmp_path / "keys", backend="none", hub__enabled=True, security__api_key="k", security__anonymous=["none"]
+    ) as at:
         assert (await asked(at.client, "/nodes/heartbeat", beat))[0] == 401
         assert (await asked(at.client, "/nodes/heartbeat", beat, Authorization="Bearer k"))[0] == 200
 
 
 async def test_an_older_node_takes_jobs_and_no_api(tmp_path: Path) -> None:
     """Its agent knows /execute only."""
-    async with fronted(tmp_path, backend="none") as at:
+    async with fronted(tmp_path, backend="none", hub__enabled=True) as at:
         beat = {"node_id": "old", "port": 9, "ipv4": "127.0.0.1", "models": ["m"]}
         assert (await asked(at.client, "/nodes/heartbeat", beat))[0] == 200
         status, said = await job(at)

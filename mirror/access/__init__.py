@@ -10,7 +10,7 @@ from mirror.access.keys import Grant, Keys, guarded
 from mirror.access.limits import Limit, WrongKeys, client_of
 from mirror.access.ollama_keys import SignedRequests
 from mirror.access.origins import OwnNames, Pages
-from mirror.access.passes import Pass, Passes
+from mirror.access.passes import Pass, Passes, is_handed
 from mirror.access.policy import Decision, Facts, Policy, Verdict
 from mirror.access.scopes import Scope
 from mirror.access.seals import Seal
@@ -44,5 +44,6 @@ __all__ = [
     "WrongKeys",
     "client_of",
     "guarded",
+    "is_handed",
     "user_of",
 ]

@@ -15,6 +15,11 @@ from mirror.values import Digest, Manifest, ModelName
 _PREFIX = "handed-"
 
 
+def is_handed(name: ModelName) -> bool:
+    """Say whether a name is of a pass, of this mirror or another, and means a model on its way only."""
+    return name.namespace.lower().startswith(_PREFIX)
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
     """The right to read ``manifest`` and the blobs ``digests``, which are those of the model ``name``."""

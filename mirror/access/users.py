@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from mirror.access.callers import CALLER
+from mirror.access.limits import client_of
 
 _HEADERS = ("X-User-ID", "X-OpenWebUI-User-Id", "X-OpenWebUI-User-Email", "X-OpenWebUI-User-Name")
 _LONGEST = 200
@@ -27,4 +28,4 @@ class Users:
                 said = request.headers.get(name, "").strip()
                 if said and said.isprintable():
                     return said[:_LONGEST]
-        return caller.who
+        return caller.user if caller.key_id is not None else client_of(None, caller.address)

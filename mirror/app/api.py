@@ -32,12 +32,13 @@ def add_api(app: web.Application, parts: Parts) -> None:
         parts.guards,
         parts.tags,
         parts.behind,
+        parts.admission,
         host=host,
         folder=parts.store.layout.root,
         database=database,
     )
     app.add_routes(queue.routes())
-    relay = Relay(settings, parts.admission, parts.tags, host)
+    relay = Relay(settings, parts.admission)
     models = Models(
         parts.store,
         own,
@@ -85,10 +86,12 @@ def _pulls(parts: Parts, standing: Standing) -> Pulls:
 def _generation(parts: Parts, relay: Relay) -> Generation:
     said = parts.settings.dispatch
 
-    async def fetch(text: str) -> bool:
+    async def fetch(text: str, user: str) -> bool:
         name = parts.tags.filed(ModelName.parse(text, host=parts.settings.upstream.host))
-        if not said.deliver_missing or not parts.deliveries.holds(name):
+        manifest = parts.deliveries.manifest(name) if said.deliver_missing else None
+        if manifest is None:
             return False
+        await parts.admission.after(name, manifest, user)
         if parts.pool.lone:
             await parts.deliveries.deliver(name)
         elif (member := parts.pool.least_busy()) is not None:

@@ -28,7 +28,7 @@ async def opened_dispatching(
         if behind.any is not None:
             pool.put(_member(behind.any, dispatch, proxy, 0))
         for place, one in enumerate(proxy.backends[1:], 1):
-            backend = Backend(one.url, proxy.connect_timeout)
+            backend = Backend(one.url, proxy.connect_timeout, pseudonym=behind.pseudonym)
             stack.push_async_callback(backend.close)
             pool.put(_member(backend, dispatch, proxy, place))
         rules = Rules(

@@ -18,10 +18,10 @@ log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def opened_nodes(settings: Settings, engine: AsyncEngine, pool: Pool) -> AsyncIterator[Nodes]:
+async def opened_nodes(settings: Settings, engine: AsyncEngine, pool: Pool, pseudonym: str) -> AsyncIterator[Nodes]:
     """Know the nodes of an earlier life, and keep the pool as the nodes are."""
     nodes = Nodes(engine, settings.hub, max_failures=settings.dispatch.max_failures)
-    members = _Members(settings, pool, nodes)
+    members = _Members(settings, pool, nodes, pseudonym)
     nodes.changed, nodes.work = members.changed, members.work
     await nodes.load()
     try:
@@ -52,8 +52,9 @@ def _addresses() -> list[str]:
 class _Members:
     """Turns nodes into members of a pool. Connections of a node that has gone are there for the next that comes."""
 
-    def __init__(self, settings: Settings, pool: Pool, nodes: Nodes) -> None:
+    def __init__(self, settings: Settings, pool: Pool, nodes: Nodes, pseudonym: str) -> None:
         self._settings = settings
+        self._pseudonym = pseudonym
         self._pool = pool
         self._nodes = nodes
         self._backends: list[Backend] = []
@@ -98,6 +99,7 @@ class _Members:
         if self._spare:
             return self._spare.pop()
         token = self._settings.hub.token
-        made = Backend("", self._settings.proxy.connect_timeout, token.get_secret_value() if token else None)
+        bearer = token.get_secret_value() if token else None
+        made = Backend("", self._settings.proxy.connect_timeout, bearer, self._pseudonym)
         self._backends.append(made)
         return made

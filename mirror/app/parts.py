@@ -110,7 +110,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         made = opened_pulling(settings, engine, events, store, puller, admission, behind)
         pulling = await stack.enter_async_context(made)
         dispatching = await stack.enter_async_context(opened_dispatching(settings.dispatch, settings.proxy, behind))
-        nodes = await stack.enter_async_context(opened_nodes(settings, engine, dispatching.pool))
+        nodes = await stack.enter_async_context(opened_nodes(settings, engine, dispatching.pool, behind.pseudonym))
         yield Parts(
             settings=settings,
             events=events,

@@ -167,7 +167,7 @@ def _faces(parts: Parts, names: Names, certificates: Certificates, data: DataAdd
             keeps_filling=settings.cache.keep_filling,
         ),
         RollbackFace(parts.rollback, settings.upstream.host),
-        TurnsFace(parts.turns, parts.pool, parts.admission),
+        TurnsFace(parts.turns, parts.pool, parts.nodes, parts.admission),
         StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, parts.admission, settings.upstream.host),
     )
 
@@ -176,8 +176,8 @@ def _hub(parts: Parts) -> HubFace:
     said = parts.settings
     users = Users(said.dispatch.trusted_users)
     silence_s, retries = said.hub.request_timeout, said.dispatch.retries
-    host = said.upstream.host
-    jobs = OnThePool(parts.turns, parts.pool, users, parts.admission, host, silence_s=silence_s, retries=retries)
+    aliases = dict(said.dispatch.aliases)
+    jobs = OnThePool(parts.turns, parts.pool, users, parts.admission, aliases, silence_s=silence_s, retries=retries)
     token = said.hub.token
     return HubFace(parts.nodes, Jobs(jobs, said.proxy.max_body), token.get_secret_value() if token else None)
 

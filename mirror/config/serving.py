@@ -52,7 +52,7 @@ class DispatchSettings(Section):
 class HubSettings(Section):
     """Nodes: machines that tell by heartbeats that they run an Ollama."""
 
-    enabled: bool = Field(True, description="Answer /nodes, /jobs and /healthz.")
+    enabled: bool = Field(False, description="Answer /nodes, /jobs and /healthz, and send requests to nodes.")
     announce: bool = Field(False, description="Tell the network by mDNS where the hub is: mirror node --hub auto.")
     token: Secret | None = Field(None, description="Token that nodes must show; null takes any node on the network.")
     heartbeat_ttl: Duration = Field(90.0, gt=0, description="Time without a heartbeat after which a node is offline.")

@@ -3,6 +3,7 @@
 The queue and the choice are pure; the pool asks its members what they have, and that is all that is touched.
 """
 
+from mirror.dispatch.attempts import AllFailed, Attempts, Failure
 from mirror.dispatch.choice import Candidate, choose, ranked
 from mirror.dispatch.fair import FairQueue, Rules, Sharing, Usage
 from mirror.dispatch.grouping import Patience
@@ -10,12 +11,18 @@ from mirror.dispatch.lane import Place
 from mirror.dispatch.pool import Limits, Member, Pool, Wanted, model_key
 from mirror.dispatch.shares import jain
 from mirror.dispatch.turns import Turn, Turns
+from mirror.dispatch.usage import PROMPT_SHARE, Meter
 
 __all__ = [
+    "PROMPT_SHARE",
+    "AllFailed",
+    "Attempts",
     "Candidate",
+    "Failure",
     "FairQueue",
     "Limits",
     "Member",
+    "Meter",
     "Patience",
     "Place",
     "Pool",

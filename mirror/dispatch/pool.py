@@ -94,6 +94,7 @@ class Pool:
     lone: bool = False
     _members: dict[str, Member] = field(default_factory=dict)
     _served: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __iter__(self) -> Iterator[Member]:
         return iter(list(self._members.values()))
@@ -177,7 +178,8 @@ class Pool:
     def succeeded(self, member: Member, model: str = "", conversation: str = "") -> None:
         """A request for ``model`` got its first byte there, so that it has that in its memory now."""
         member.failures = 0
-        member.loaded |= {model}
+        if model:
+            member.loaded = frozenset({model}) if self.lone else member.loaded | {model}
         member.problem = None
         if conversation:
             self._served[conversation] = member.id
@@ -210,6 +212,10 @@ class Pool:
         """Ask those members what they have that were not asked a moment ago; nodes tell it by themselves."""
         if self.lone:
             return
+        async with self._looking:  # who asks while somebody looks waits for what is found
+            await self._look_at(members)
+
+    async def _look_at(self, members: Iterable[Member] | None) -> None:
         due = [one for one in members or self if not one.node and self.now() - one.looked_at > _FRESH_S]
         async with asyncio.TaskGroup() as group:
             for one in due:
@@ -223,6 +229,7 @@ class Pool:
                 for one in self:
                     if one.node and one.lost:
                         group.create_task(self._knock_at(one))
+            self.changed()
 
     async def _knock_at(self, member: Member) -> None:
         with suppress(BackendError, TimeoutError):
@@ -234,6 +241,7 @@ class Pool:
         while True:
             if not self.lone:
                 await self.look(member)
+                self.changed()  # it may have been left alone for long enough
             await asyncio.sleep(_LOOK_S if member.online else _AGAIN_S)
 
     def _set_online(self, member: Member, *, online: bool) -> None:

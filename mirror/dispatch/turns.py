@@ -102,8 +102,10 @@ class Turns:
         finally:
             if turn is not None:
                 turn.member.active -= 1
-                self._queue.settle(place, turn.cost)
-                self._serve()
+                try:
+                    self._queue.settle(place, turn.cost)
+                finally:
+                    self._serve()
 
     async def elsewhere(self, turn: Turn) -> Member:
         """Give up a member that failed, and wait, before all others of the same user, for one that was not tried.
@@ -151,16 +153,24 @@ class Turns:
 
     def _serve(self) -> None:
         """Give turns while there is a slot for a head that waits."""
+        nowhere: set[Wanted] = set()
+
+        def fits(waiting: _Waiting) -> Member | None:
+            kind = replace(waiting.wanted, conversation="")
+            if waiting.given.done() or kind in nowhere:
+                return None
+            member = self._pool.choose(waiting.wanted)
+            if member is None:
+                nowhere.add(kind)  # no slot gets free meanwhile
+            return member
+
         while len(self._queue) and self._pool.has_room:
-            found = self._queue.take(self._fits, self._clock(), self._prefers)
+            found = self._queue.take(fits, self._clock(), self._prefers)
             if found is None:
                 return
             place, member = found
             member.active += 1
             place.item.given.set_result(member)
-
-    def _fits(self, waiting: _Waiting) -> Member | None:
-        return self._pool.choose(waiting.wanted) if not waiting.given.done() else None
 
     def _prefers(self, waiting: _Waiting, member: Member) -> bool:
         return not waiting.wanted.model or waiting.wanted.model in member.loaded

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from mirror.access import ANONYMOUS, Facts, Policy, Verdict
+from mirror.access import ANONYMOUS, Facts, Policy, Verdict, is_handed
 from mirror.config import parse_count
 from mirror.errors import DigestMismatch, MirrorError, NotAllowed, StoreFull
 from mirror.fill.fills import Fills
@@ -54,6 +54,15 @@ class Admission:
         """Raise NotAllowed where the name decides, before anybody is asked for the model."""
         if not self._policy.empty:
             _insist(self._policy.decide(name, user))
+
+    def before_named(self, text: str, user: str = ANONYMOUS) -> None:
+        """Raise NotAllowed for a model as a client of an Ollama calls it. Raises InvalidModelName."""
+        name = ModelName.parse(text, host=self._upstreams.routes.main)
+        if is_handed(name):
+            raise NotAllowed(f"{text} is the name of a model on its way, and of no other use")
+        # m:local means m:latest, but only as one that is here (Ollama's internal/modelref).
+        for meant in (name, name.with_tag("latest")) if name.tag.lower() == "local" else (name,):
+            self.before(self._upstreams.routes.filed(meant), user)
 
     async def after(self, name: ModelName, manifest: Manifest, user: str = ANONYMOUS) -> None:
         """Raise NotAllowed where the policy refuses a model with this manifest; else it may be served.

@@ -4,9 +4,10 @@ Touches the database, through its table; the agent touches the network to its hu
 how busy it is. It is imported by its own name, for the hub needs nothing of it.
 """
 
+from mirror.dispatch import AllFailed, Failure
 from mirror.hub.executor import OnThePool
 from mirror.hub.face import HubFace
-from mirror.hub.jobs import AllFailed, Executor, Failure, InvalidJob, Jobs, Prompt, Run, parse_job
+from mirror.hub.jobs import Executor, InvalidJob, Jobs, Prompt, Run, parse_job
 from mirror.hub.node import Heartbeat, InvalidHeartbeat, Node, Status, parse_heartbeat
 from mirror.hub.registry import Nodes, NoSuchNode, TooManyNodes, Work
 from mirror.hub.settings import NodeSettings

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from mirror.dispatch import AllFailed
 from mirror.errors import (
     AllDown,
     BackendError,
@@ -23,7 +24,6 @@ from mirror.hub.replies import detailed, detailing, object_of
 from mirror.values import Invalid
 
 NO_NODE = "No healthy nodes available for requested model"
-ALL_FAILED = "All candidate nodes failed to execute the job"
 LARGEST_JOB = 100_000_000
 """Bytes; what a prompt may have all in all."""
 _LONGEST_MODEL = 600
@@ -53,25 +53,6 @@ class Prompt:
             **({"options": dict(self.options)} if self.options else {}),
             "stream": self.stream,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What a node answered that did not run a job; ``status`` is HTTP's, 503 where it was not reached."""
-
-    node_id: str
-    message: str
-    status: int
-
-
-class AllFailed(MirrorError):
-    """Every node that could have run a job failed before the first byte of an answer."""
-
-    permanent = False
-
-    def __init__(self, failures: tuple[Failure, ...]) -> None:
-        self.failures = failures
-        super().__init__(ALL_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +161,7 @@ def _refusal(error: MirrorError) -> web.Response:
             return detailed(503, NO_NODE)
         case AllFailed(failures=failures):
             rows = [{"node_id": one.node_id, "message": one.message, "status": one.status} for one in failures]
-            return detailed(503, {"message": ALL_FAILED, "errors": rows, "job_id": str(uuid4())})
+            return detailed(503, {"message": str(error), "errors": rows, "job_id": str(uuid4())})
         case BackendRefused(status=status) if 400 <= status < 500:
             return detailed(status, str(error))
         case TooManyWaiting():

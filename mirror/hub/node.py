@@ -195,7 +195,8 @@ def _ip(value: object, kind: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Ad
             found = kind(value)
         except ValueError:
             found = None
-    if found is None or found.is_unspecified or found.is_multicast:
+    mapped = getattr(found, "ipv4_mapped", None)
+    if found is None or mapped is not None or found.is_unspecified or found.is_multicast:
         raise InvalidHeartbeat(_shown(value), f"an address of one machine (IPv{kind(0).version}), or null")
     return str(found)
 
@@ -265,7 +266,8 @@ def _is_own(address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return True
-    return found.is_loopback or found.is_link_local
+    found = getattr(found, "ipv4_mapped", None) or found
+    return found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast
 
 
 def _shown(value: object) -> str:

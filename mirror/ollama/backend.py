@@ -4,6 +4,7 @@ import asyncio
 import io
 import re
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,8 +22,19 @@ _LARGE = 1 << 20
 """More is written in pieces: in one it would hold up everything else."""
 
 _KEPT_S = 30.0
+_AT_ONCE_S = 0.1
 
 Body = bytes | AsyncIterable[bytes] | None
+
+
+def new_pseudonym() -> str:
+    """Return a name for a mirror in Via that no other has (RFC 9110 §7.6.3)."""
+    return f"ollama-mirror-{secrets.token_hex(6)}"
+
+
+def was_here(pseudonym: str, via: str) -> bool:
+    """Say whether a request with this Via went through the mirror of that name before."""
+    return pseudonym in _PSEUDONYM.findall(via)
 
 
 @dataclass(slots=True)
@@ -58,14 +70,17 @@ class Backend:
     There is no time-out but that of connecting, as a model takes minutes to load before the first byte comes.
     """
 
-    def __init__(self, url: str, connect_timeout_s: float, bearer: str | None = None) -> None:
+    def __init__(
+        self, url: str, connect_timeout_s: float, bearer: str | None = None, pseudonym: str | None = None
+    ) -> None:
         """``bearer`` is shown with every request, where what stands there is no Ollama itself but a node.
 
-        ``url`` may be set anew: later requests go there.
+        ``pseudonym`` is what the mirror calls itself in Via, the same to every Ollama. ``url`` may be set anew: later
+        requests go there.
         """
         self.url = url
         self._bearer = bearer
-        self._own = f"ollama-mirror-{secrets.token_hex(6)}"
+        self.pseudonym = pseudonym or new_pseudonym()
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         tracing = aiohttp.TraceConfig(trace_config_ctx_factory=_context)  # type: ignore[arg-type]  # any callable does
         tracing.on_connection_reuseconn.append(_reused)
@@ -91,7 +106,7 @@ class Backend:
 
     def leads_back(self, via: str) -> bool:
         """Say whether a request with this Via went through here before: the Ollama behind us is then ourselves."""
-        return self._own in _PSEUDONYM.findall(via)
+        return was_here(self.pseudonym, via)
 
     @asynccontextmanager
     async def asked(
@@ -117,7 +132,7 @@ class Backend:
         sent = CIMultiDict(headers or {})
         if self._bearer is not None:
             sent["Authorization"] = f"Bearer {self._bearer}"
-        sent["Via"] = f"{via}, 1.1 {self._own}" if via else f"1.1 {self._own}"
+        sent["Via"] = f"{via}, 1.1 {self.pseudonym}" if via else f"1.1 {self.pseudonym}"
         data = io.BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body
         answer = await self._answer(method, path, sent, data, waits=waits)
         async with answer:
@@ -135,6 +150,7 @@ class Backend:
             "expect100": waits,
             "timeout": self._timeout,
         }
+        begun = time.monotonic()
         url, at_hand = URL(f"{self.url}{path}", encoded=True), data is None or isinstance(data, bytes)
         try:
             if not at_hand:
@@ -142,8 +158,8 @@ class Backend:
             try:
                 return await self._kept.request(method, url, trace_request_ctx=use, **request)
             except (aiohttp.ServerDisconnectedError, ConnectionError):
-                if not use.again:
-                    raise
+                if not use.again or time.monotonic() - begun > _AT_ONCE_S:
+                    raise  # else it may have been worked on
                 return await self._own_session.request(method, url, **request)
         except (aiohttp.ClientError, OSError) as error:
             raise self.down(error) from error
@@ -159,4 +175,5 @@ class Backend:
     def down(self, error: Exception) -> BackendDown:
         """Return what a failed connection is to us."""
         said = str(error) or type(error).__name__
-        return BackendDown(f"the Ollama behind this mirror, {self.url}, does not answer: {said}")
+        answered = not isinstance(error, aiohttp.ClientConnectorError)
+        return BackendDown(f"the Ollama behind this mirror, {self.url}, does not answer: {said}", answered=answered)

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from mirror.config import ProxySettings
 from mirror.errors import BackendError
-from mirror.ollama.backend import Backend
+from mirror.ollama.backend import Backend, new_pseudonym, was_here
 from mirror.ollama.client import Ollama
 
 AUTO_URL = "http://127.0.0.1:11435"
@@ -37,7 +37,8 @@ class Behind:
         said = settings.backends[0].url if settings.backends else settings.backend
         self._auto = said == "auto"
         url = auto_url if self._auto else said
-        self._backend = None if url == "none" else Backend(url, settings.connect_timeout)
+        self.pseudonym = new_pseudonym()
+        self._backend = None if url == "none" else Backend(url, settings.connect_timeout, pseudonym=self.pseudonym)
         self._clock = clock
         self._looked_at = float("-inf")
         self._answers = False
@@ -64,7 +65,7 @@ class Behind:
 
     def leads_back(self, via: str) -> bool:
         """Say whether a request with this Via has been here before."""
-        return self._backend is not None and self._backend.leads_back(via)
+        return was_here(self.pseudonym, via)
 
     async def _is_there(self) -> bool:
         if self._backend is None:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mirror.dispatch import model_key
+from mirror.dispatch import PROMPT_SHARE, model_key
 from mirror.proxy.bodies import Refused, object_of
 
 _LARGE = 1 << 20
 _MADE = 256
 """Tokens that an answer is thought to have where the request sets no limit."""
-_BYTES_A_TOKEN, PROMPT_SHARE = 4, 0.1
-"""A token read costs a fraction of one made: a prompt is worked through all at once."""
+_BYTES_A_TOKEN = 4
+_LONGEST_NAME = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ def _read(raw: bytes, aliases: Mapping[str, str], user: str) -> Asked:
     except Refused:
         return Asked(raw)
     text = next((body[key] for key in ("model", "name") if isinstance(body.get(key), str) and body[key]), "")
+    if len(text) > _LONGEST_NAME:
+        return Asked(raw)  # no model is called so, and Ollama says it
     real = aliases.get(text.lower(), text)
     if real != text:
         raw = json.dumps({**{key: value for key, value in body.items() if key != "name"}, "model": real}).encode()
@@ -66,5 +68,8 @@ def _conversation(body: Mapping[str, Any], model: str, user: str) -> str:
     if not isinstance(messages, list) or not messages:
         return ""
     first = next((one for one in messages if isinstance(one, dict) and one.get("role") == "user"), messages[0])
-    begun = json.dumps([user, model, first], sort_keys=True)[:20_000]
+    try:
+        begun = json.dumps([user, model, first], sort_keys=True)[:20_000]
+    except RecursionError:
+        return ""
     return hashlib.sha256(begun.encode()).hexdigest()

@@ -58,12 +58,12 @@ def object_of(raw: bytes, kind: str) -> dict[str, Any]:
 
     ``kind`` is Ollama's word for the request, which its texts hold. Raises Refused 400 with Ollama's text.
     """
-    return {key.casefold(): value for key, value in _pairs(raw, kind)}
+    return {key.casefold(): value for key, value in _pairs(raw, kind).pairs}
 
 
 def texts_of(raw: bytes, keys: Iterable[str], kind: str) -> list[str]:
     """Return every text that a body says under one of ``keys``, however often. Raises Refused 400."""
-    found = [value for key, value in _pairs(raw, kind) if key.casefold() in keys and value is not None]
+    found = [value for key, value in _pairs(raw, kind).pairs if key.casefold() in keys and value is not None]
     if wrong := next((value for value in found if not isinstance(value, str)), None):
         raise Refused(400, f"json: cannot unmarshal {_kind(wrong)} into Go value of type string")
     return [value for value in found if isinstance(value, str) and value]
@@ -89,8 +89,12 @@ def flag_in(body: dict[str, Any], key: str, *, default: bool, kind: str) -> bool
     return value
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """An object as it is written: Go takes the last of two keys alike, whatever their letter case."""
+class _Pairs(dict[str, Any]):
+    """An object, and as it is written: Go takes the last of two keys alike, whatever their letter case."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
 
 
 def _pairs(raw: bytes, kind: str) -> _Pairs:

@@ -27,6 +27,7 @@ from mirror.proxy.relay import Relay
 from mirror.proxy.table import GENERATING, TABLE, Passed, allowed
 
 _AGAIN_S = "5"
+_LARGEST_NAMING = 1 << 20
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LOOP = "the Ollama behind this mirror is this mirror: set proxy.backend to the URL of an Ollama, or to none"
@@ -116,7 +117,8 @@ class ApiFace:
                 return await onward(None)
 
     async def _body(self, request: web.Request) -> bytes:
-        return await body_of(request, self._max_body)
+        """Read the body of a request that only names a model."""
+        return await body_of(request, min(self._max_body, _LARGEST_NAMING))
 
 
 def _reply(request: web.Request, error: MirrorError | web.HTTPNotFound) -> web.Response:

@@ -1,29 +1,36 @@
 """Answers of models: each request has its turn, on the Ollama that suits it best, and on another if that one fails."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from mirror.access import Users
-from mirror.dispatch import Member, Pool, Turn, Turns, Wanted
+from mirror.access import Users, user_of
+from mirror.dispatch import PROMPT_SHARE, Member, Meter, Pool, Turn, Turns, Wanted
 from mirror.errors import AllDown, BackendDown, NotDelivered, NoTurn, NowhereToRun
 from mirror.events import Answered, Events
-from mirror.proxy.asked import PROMPT_SHARE, Asked, read
+from mirror.proxy.asked import Asked, read
 from mirror.proxy.bodies import Refused
 from mirror.proxy.handing import Answer
 from mirror.proxy.headers import passed_on
 from mirror.proxy.marks import QUEUED, unmarked
 from mirror.proxy.relay import Relay, path_of
 from mirror.proxy.table import Passed
-from mirror.proxy.usage import Meter
 from mirror.values import InvalidModelName
 
-Fetch = Callable[[str], Awaitable[bool]]
-"""Brings a model that only the store has to an Ollama; returns whether it did."""
+Fetch = Callable[[str, str], Awaitable[bool]]
+"""Brings a model that only the store has to an Ollama, for a user; returns whether it did. Raises NotAllowed."""
 
 _LARGEST_FAILURE = 64 << 10
+_MOST_HELD = 1 << 29
+"""Bytes of all requests that wait or run."""
+_ERROR_S = 1.5
+"""An error that takes longer to be said is cut short: another Ollama may have an answer."""
+_NO_MODEL = re.compile(rb"model .{0,700}not found", re.DOTALL)
+_TOKENS_A_SECOND = 20.0
+"""What time on an Ollama costs at least of one who leaves before it is known what was made."""
 
 
 class Generation:
@@ -49,6 +56,7 @@ class Generation:
         self._fetch = fetch
         self._aliases = {name.lower(): real for name, real in aliases.items()}
         self._retries = retries
+        self._held = 0
 
     @property
     def ready(self) -> bool:
@@ -65,16 +73,29 @@ class Generation:
         """
         user = self._users.of(request)
         raw = await self._relay.body(request, row)
+        if self._held and self._held + len(raw) > _MOST_HELD:
+            raise Refused(429, "the requests that wait take too much memory already; try again later")
+        self._held += len(raw)
+        try:
+            return await self._answered(request, row, user, raw)
+        finally:
+            self._held -= len(raw)
+
+    async def _answered(self, request: web.Request, row: Passed, user: str, raw: bytes) -> web.StreamResponse:
         asked = await read(raw, self._aliases, user)
         if asked.raw is not raw:
             await self._relay.vetted(request, row, asked.raw)
         if asked.text.startswith(QUEUED):
             raise Refused(404, f"model '{unmarked(asked.text)}' not found: it is queued")
-        wanted = await self._within_reach(asked)
+        wanted = await self._within_reach(asked, user_of(request))
         async with self._turns.turn(user, wanted, asked.cost) as turn:
-            return await self._run(request, row, asked, turn)
+            try:
+                return await self._run(request, row, asked, turn)
+            finally:
+                if turn.cost is None:
+                    turn.cost = max(asked.cost, _TOKENS_A_SECOND * self._turns.held_s(turn))
 
-    async def _within_reach(self, asked: Asked) -> Wanted:
+    async def _within_reach(self, asked: Asked, user: str) -> Wanted:
         """Return what is wanted so that there is an Ollama for it.
 
         A model that none has is looked for once more, brought from the store if that has it, and else asked of any
@@ -84,7 +105,7 @@ class Generation:
         if self._pool.possible(wanted):
             return wanted
         await self._pool.look_again()
-        if asked.model and not self._pool.possible(wanted) and await self._brought(asked.text):
+        if asked.model and not self._pool.possible(wanted) and await self._brought(asked.text, user):
             await self._pool.look_again()
         return wanted if self._pool.possible(wanted) else Wanted(conversation=asked.conversation)
 
@@ -96,7 +117,8 @@ class Generation:
             if isinstance(done, web.StreamResponse):
                 return done
             failures.append(done)
-            if len(failures) > self._retries or not await self._again(asked, turn, done, first=len(failures) == 1):
+            once_more = len(failures) <= self._retries
+            if not once_more or not await self._again(request, asked, turn, failures):
                 break
         turn.cost = 0.0
         if all(one.answer is not None for one in failures):
@@ -107,18 +129,19 @@ class Generation:
             raise last.error
         return last.answer
 
-    async def _again(self, asked: Asked, turn: Turn, failure: "_Failure", *, first: bool) -> bool:
+    async def _again(self, request: web.Request, asked: Asked, turn: Turn, failures: "list[_Failure]") -> bool:
         """Have the turn go to another Ollama, or bring to this one the model that it lacks; False: neither can be."""
         try:
             await self._turns.elsewhere(turn)
         except (NowhereToRun, AllDown, NoTurn):
-            return first and failure.status == 404 and await self._brought(asked.text)
+            missing = len(failures) == 1 and failures[0].status == 404
+            return missing and await self._brought(asked.text, user_of(request))
         return True
 
-    async def _brought(self, text: str) -> bool:
+    async def _brought(self, text: str, user: str) -> bool:
         """Bring a model from the store, where only that has it."""
         with suppress(NotDelivered, InvalidModelName):
-            return await self._fetch(text)
+            return await self._fetch(text, user)
         return False
 
     async def _attempt(
@@ -131,10 +154,10 @@ class Generation:
         try:
             async with member.backend.asked("POST", path_of(request, row), headers, asked.raw, via=via) as reply:
                 answer = Answer(member.backend, reply, meter.watch)
-                await answer.begin()
+                await answer.begin(_ERROR_S if reply.status >= 500 else None)
                 if reply.status >= 500 or (reply.status == 404 and asked.model):
                     return await self._refused(member, asked, answer)
-                self._pool.succeeded(member, asked.model, asked.conversation)
+                self._pool.succeeded(member, asked.model if reply.status < 300 else "", asked.conversation)
                 try:
                     return await answer.hand_on(request, _about(turn))
                 finally:
@@ -142,18 +165,20 @@ class Generation:
                     if answer.broken is not None:
                         self._pool.failed(member, str(answer.broken), offline=True)
         except BackendDown as error:
-            self._pool.failed(member, str(error), offline=True)
+            self._pool.failed(member, str(error), offline=not member.node or not error.answered)
             return _Failure(member, error)
 
     async def _refused(self, member: Member, asked: Asked, answer: Answer) -> "_Failure":
         """Keep what an Ollama said that cannot do it, in case that no other can."""
-        status = answer.reply.status
-        if status == 404:
+        status, whole = answer.reply.status, await answer.whole(_LARGEST_FAILURE, _ERROR_S)
+        if status == 404 and _NO_MODEL.search(whole.body if isinstance(whole.body, bytes) else b""):
             self._pool.lacks(member, asked.model)
+        elif status == 404:
+            pass  # an older Ollama, which does not know the route
         elif status != 503:  # that one is only busy
             self._pool.failed(member, f"status {status}", offline=False)
         said = BackendDown(f"{member.id} answered {status}")
-        return _Failure(member, said, await answer.whole(_LARGEST_FAILURE), status)
+        return _Failure(member, said, whole, status)
 
     def _account(self, asked: Asked, turn: Turn, meter: Meter, status: int) -> None:
         """Charge the user what the answer did cost, and tell the news."""

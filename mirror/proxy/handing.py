@@ -16,6 +16,7 @@ from mirror.proxy.headers import handed_back
 
 _LINES, _EVENTS = "application/x-ndjson", "text/event-stream"
 _FLUSH_S = 2.0
+_STUCK_S = 60.0
 
 
 @dataclass(slots=True)
@@ -32,10 +33,12 @@ class Answer:
     _first: bytes = b""
     _chunks: AsyncGenerator[bytes, None] | None = field(default=None, repr=False)
 
-    async def begin(self) -> None:
-        """Wait for the first bytes of the body, or its end. Raises BackendDown where it breaks off before."""
+    async def begin(self, within_s: float | None = None) -> None:
+        """Wait for the first bytes of the body, its end, or ``within_s``. Raises BackendDown: it broke off before."""
         self._chunks = self.backend.chunks(self.reply)
-        self._first = await anext(self._chunks, b"")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                self._first = await anext(self._chunks, b"")
 
     async def hand_on(self, request: web.Request, more: Mapping[str, str] | None = None) -> web.StreamResponse:
         """Send it all to the client; ``more`` are further headers. A client that has left is no error."""
@@ -64,15 +67,16 @@ class Answer:
             await response.write_eof()
         return response
 
-    async def whole(self, limit: int) -> web.Response:
-        """Return it as a whole, as far as ``limit`` bytes go: an answer to keep for later. Raises BackendDown."""
+    async def whole(self, limit: int, within_s: float) -> web.Response:
+        """Return it as a whole, as far as ``limit`` bytes and ``within_s`` go: an answer to keep for later."""
         body = bytearray(self._first)
         chunks = self._chunks if self._chunks is not None else self.backend.chunks(self.reply)
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                body += chunk
-                if len(body) >= limit:
-                    break
+        with suppress(TimeoutError, BackendDown):
+            async with asyncio.timeout(within_s), aclosing(chunks):
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) >= limit:
+                        break
         headers = handed_back(self.reply.headers)
         for name in ("Content-Length", "Content-Encoding") if len(body) >= limit else ("Content-Length",):
             headers.pop(name, None)
@@ -80,7 +84,11 @@ class Answer:
 
     async def _write(self, response: web.StreamResponse, chunk: bytes) -> None:
         self.watch(chunk)
-        await response.write(chunk)
+        try:
+            async with asyncio.timeout(_STUCK_S):
+                await response.write(chunk)
+        except TimeoutError:  # who does not read must not keep an Ollama from others
+            raise ConnectionAbortedError(f"nothing was read for {_STUCK_S:g} s") from None
 
     async def _break_off(
         self, request: web.Request, response: web.StreamResponse, last: bytes, error: BackendDown

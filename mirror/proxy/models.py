@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from mirror.access import RIGHTS, Scope, user_of
+from mirror.access import RIGHTS, Scope, is_handed, user_of
 from mirror.dispatch import Pool, model_key
 from mirror.errors import BackendError, BackendRefused, NoSuchJob
 from mirror.fill import Admission, Tags
@@ -74,7 +74,8 @@ class Models:
         if not several and self._admission.empty and not self._queue.jobs and not self._show_stored:
             return await onward(None)
         listed = {"models": await merged_models(self._pool)} if backend is None or several else await _listed(backend)
-        theirs = [row for row in listed.get("models") or () if not self._hides(row, user)]
+        rows = [row for row in listed.get("models") or () if isinstance(row, dict)]
+        theirs = [row for row in rows if not self._hides(row, user)]
         stored = await self._stored(theirs, user) if self._show_stored else []
         return _listing({**listed, "models": [*theirs, *stored, *self._queued(user)]})
 
@@ -138,6 +139,8 @@ class Models:
         return None
 
     async def _has(self, name: ModelName, backend: Backend | None) -> bool:
+        if is_merged(self._pool):
+            return bool(having(self._pool, name.short))
         if backend is None:
             return self._own.whole(name) is not None
         try:
@@ -150,8 +153,8 @@ class Models:
 
     def _hides(self, row: Row, user: str) -> bool:
         with suppress(InvalidModelName):
-            said = str(row.get("model") or row.get("name") or "")
-            return self._admission.hides(self._tags.filed(ModelName.parse(said, host=self._host)), user)
+            name = ModelName.parse(str(row.get("model") or row.get("name") or ""), host=self._host)
+            return is_handed(name) or self._admission.hides(self._tags.filed(name), user)
         return False
 
     def _queued(self, user: str) -> list[Row]:

@@ -98,6 +98,8 @@ class Pulls:
         if self._offline and whole is None:
             raise Offline(f"{name.short} is not in the store, and the mirror is offline")
         if self._offline:
+            if (manifest := self._deliveries.manifest(name)) is not None:
+                await self._admission.after(name, manifest, user)
             return True
         try:
             newest = (await self._tags.by_tag(name)).manifest

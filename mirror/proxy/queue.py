@@ -8,8 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
+from mirror.access import user_of
 from mirror.errors import BackendError, MirrorError, NoSuchJob, QueueError, StoreFull
-from mirror.fill import Tags
+from mirror.fill import Admission, Tags
 from mirror.ollama import Behind, Ollama
 from mirror.proxy.bodies import Refused, body_of, compact, object_of, text_in
 from mirror.pulls import Guards, Job, Queue
@@ -31,6 +32,7 @@ class QueueRoutes:
         guards: Guards,
         tags: Tags,
         behind: Behind,
+        admission: Admission,
         *,
         host: str,
         folder: Path,
@@ -40,6 +42,7 @@ class QueueRoutes:
         self._guards = guards
         self._tags = tags
         self._behind = behind
+        self._admission = admission
         self._host = host
         self._folder = folder
         self._database = database
@@ -55,7 +58,9 @@ class QueueRoutes:
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """List what is queued."""
-        return web.json_response({"queue": [self._row(job) for job in self._queue.jobs]}, dumps=compact)
+        user = user_of(request)
+        jobs = [job for job in self._queue.jobs if not self._admission.hides(job.name, user)]
+        return web.json_response({"queue": [self._row(job) for job in jobs]}, dumps=compact)
 
     async def remove(self, request: web.Request) -> web.StreamResponse:
         """Take a model out of the queue: ``{"name": "llama2:70b"}``."""
@@ -64,7 +69,7 @@ class QueueRoutes:
             text = text_in(asked, "name", "model", kind="api.DeleteRequest")
             name = self._tags.filed(ModelName.parse(text, host=self._host))
             job = self._queue.of(name)
-            if job is None:
+            if job is None or self._admission.hides(name, user_of(request)):
                 raise NoSuchJob(f"Model {name.short} is not in the download queue")
             await self._queue.cancel(job.id)
         except (MirrorError, InvalidModelName) as error:

@@ -7,13 +7,13 @@ from aiohttp import web
 
 from mirror.access import user_of
 from mirror.config import ProxySettings
-from mirror.fill import Admission, Tags
+from mirror.fill import Admission
 from mirror.ollama import Backend
 from mirror.proxy.bodies import Refused, begin, body_of, texts_of
 from mirror.proxy.handing import Answer
 from mirror.proxy.headers import passed_on
 from mirror.proxy.table import Passed
-from mirror.values import InvalidModelName, ModelName
+from mirror.values import InvalidModelName
 
 _LARGE = 128 << 10
 """Go reads twice as much of a body that its handler did not want before it resets the connection (net/http)."""
@@ -22,11 +22,9 @@ _LARGE = 128 << 10
 class Relay:
     """Passes requests on. A client that leaves ends the request to the Ollama at once: its handler is cancelled."""
 
-    def __init__(self, settings: ProxySettings, admission: Admission, tags: Tags, host: str) -> None:
+    def __init__(self, settings: ProxySettings, admission: Admission) -> None:
         self._settings = settings
         self._admission = admission
-        self._tags = tags
-        self._host = host
 
     async def passed(
         self, request: web.Request, row: Passed, backend: Backend, raw: bytes | None = None
@@ -81,12 +79,9 @@ class Relay:
 
     def _vet(self, text: str, request: web.Request) -> None:
         try:
-            name = ModelName.parse(text, host=self._host)
+            self._admission.before_named(text, user_of(request))
         except InvalidModelName as error:
             raise Refused(400, "invalid model name") from error
-        # m:local means m:latest, but only as one that is here (Ollama's internal/modelref).
-        for meant in (name, name.with_tag("latest")) if name.tag.lower() == "local" else (name,):
-            self._admission.before(self._tags.filed(meant), user_of(request))
 
 
 def path_of(request: web.Request, row: Passed) -> str:

@@ -20,7 +20,9 @@ log = structlog.get_logger(__name__)
 
 Tell = Callable[[Progress], None]
 
-_TIDY_S = 10.0
+_TIDY_S, _LIST_S = 10.0, 30.0
+_SILENCE_S = 900.0
+"""An Ollama says nothing while it looks at what it has got once more, which takes as long as its disk does."""
 _UNREACHED = "; it pulls from {where}: if that is not where it reaches the mirror, set server.public_url"
 
 
@@ -50,6 +52,11 @@ class Deliveries:
     def holds(self, name: ModelName) -> bool:
         """Say whether a model is whole in the store, or in a folder that is only read."""
         return self._whole(name) is not None
+
+    def manifest(self, name: ModelName) -> Manifest | None:
+        """Return the manifest of a model that is whole here; None where there is none."""
+        stored = self._whole(name)
+        return self._manifest(stored) if stored is not None else None
 
     async def deliver(self, name: ModelName, tell: Tell = lambda _: None) -> None:
         """Bring a model that the store has whole to every Ollama that wants it and has another, or none.
@@ -105,7 +112,11 @@ class Deliveries:
 
     async def _deliver_to(self, target: Target, stored: StoredManifest, manifest: Manifest, tell: Tell) -> None:
         """Bring it to one Ollama. Raises BackendError, CannotLink."""
-        listed = await target.ollama.models()
+        try:
+            async with asyncio.timeout(_LIST_S):
+                listed = await target.ollama.models()
+        except TimeoutError:
+            raise NotDelivered(f"it did not say within {_LIST_S:g} s what it has") from None
         await self._sweep(target.ollama, listed)
         if any(_is(one, stored.name) and one.digest == stored.digest.hex for one in listed):
             return
@@ -131,11 +142,14 @@ class Deliveries:
         with self._passes.issued(stored.name, manifest, digests) as right:
             long = right.name_at(where).short
             try:
-                async with target.ollama.pull(long, insecure=insecure) as steps:
+                async with asyncio.timeout(_SILENCE_S) as silence, target.ollama.pull(long, insecure=insecure) as steps:
                     async for step in steps:
+                        silence.reschedule(asyncio.get_running_loop().time() + _SILENCE_S)
                         if step.digest:
                             tell(step)
                 await target.ollama.copy(long, stored.name.short)
+            except TimeoutError:
+                raise NotDelivered(f"it said nothing for {_SILENCE_S:g} s while it pulled") from None
             except BackendError as error:
                 raise NotDelivered(f"{error}{_UNREACHED.format(where=where)}") from error
             finally:

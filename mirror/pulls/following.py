@@ -1,6 +1,7 @@
 """A job followed to its end, for whoever waits for it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -19,6 +20,7 @@ async def followed(queue: Queue, asked: Asked, look: Callable[[Job], None], *, p
 
     Raises PullFailed with the job's own error.
     """
+    queue.followers[asked.job.id] += 1
     try:
         while (now := queue.get(asked.job)) is not None:
             look(now)
@@ -26,9 +28,12 @@ async def followed(queue: Queue, asked: Asked, look: Callable[[Job], None], *, p
                 break
             await asyncio.sleep(_EVERY_S)
     except asyncio.CancelledError:
-        if not stays and not patient:
+        if not stays and not patient and queue.followers[asked.job.id] == 1:
             await _give_up(queue, asked)
         raise
+    finally:
+        queue.followers[asked.job.id] -= 1
+        queue.followers += Counter()  # without those that nobody follows any more
     if now is not None:
         await _give_up(queue, asked)
         raise PullFailed(now.error or "")

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,7 +35,8 @@ class Queue:
     """Jobs under way in memory, all of them in the database, which is written first. For the event loop's thread.
 
     Changes come one after another. Every call that changes something raises QueueUnusable where the database cannot be
-    written; nothing has changed then. ``changed`` is set after every change, for whoever waits to be told.
+    written; nothing has changed then. ``changed`` is set after every change, for whoever waits to be told. ``followers``
+    counts who waits for a job to end, by its id.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Queue:
         self._changes = asyncio.Lock()
         self.paused = False
         self.changed = asyncio.Event()
+        self.followers: Counter[str] = Counter()
 
     async def load(self) -> None:
         """Read what is under way; what a process that died was fetching is pending again."""
@@ -111,6 +114,8 @@ class Queue:
                 job = Job(id=secrets.token_hex(6), name=name, state=State.PENDING, created_at=now, place=place)
             joins = who not in job.requesters
             job = replace(job, priority=max(job.priority, priority), at_once=job.at_once or at_once).asked_by(who)
+            if at_once:
+                job = replace(job, not_before=None, error=None)
 
             async def write(connection: AsyncConnection) -> None:
                 if is_new:

@@ -1,7 +1,8 @@
 """Asking for a model: whether it may be asked for at all, and if so into the queue."""
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from mirror.fill import Admission
@@ -30,6 +31,7 @@ class Wishes:
     guards: Guards
     admission: Admission
     now: Callable[[], datetime]
+    one_by_one: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def want(self, wish: Wish) -> Asked:
         """Take a wish.
@@ -39,9 +41,10 @@ class Wishes:
             AskedTooOften, StoreFull, QueueFull, QueueUnusable: nothing was queued.
         """
         self.admission.before(wish.name, wish.user)
-        known = self.queue.of(wish.name)
-        if known is None:
-            self.guards.room()
-        if wish.limited and (known is None or wish.who not in known.requesters):
-            await self.guards.day(self.queue, wish.who, self.now())
-        return await self.queue.ask(wish.name, wish.who, priority=wish.priority, at_once=wish.at_once)
+        async with self.one_by_one:  # twenty at once must not all be the fifth of the day
+            known = self.queue.of(wish.name)
+            if known is None:
+                self.guards.room()
+            if wish.limited and (known is None or wish.who not in known.requesters):
+                await self.guards.day(self.queue, wish.who, self.now())
+            return await self.queue.ask(wish.name, wish.who, priority=wish.priority, at_once=wish.at_once)

@@ -143,11 +143,17 @@ class Worker:
         if self._queue.paused:
             return
         for job in self._queue.jobs:
-            if len(self._running) >= self._most:
-                return
-            if job.id not in self._running and job.ready(now, open_=open_):
+            if job.id in self._running or not job.ready(now, open_=open_):
+                continue
+            if job.state is State.DELIVERING or self._downloading < self._most:
                 task = group.create_task(self._do(job), name=f"pull {job.name.short}")
                 self._running[job.id] = _Running(task)
+
+    @property
+    def _downloading(self) -> int:
+        """How many are being fetched; those on their way to an Ollama hold up no other."""
+        delivering = {job.id for job in self._queue.jobs if job.state is State.DELIVERING}
+        return sum(id_ not in delivering for id_ in self._running)
 
     async def _wait(self, boundary: datetime | None, now: datetime) -> None:
         """Wait until something has changed: the queue, the window, or a job that may be tried again."""

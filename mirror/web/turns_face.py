@@ -8,6 +8,7 @@ from aiohttp import web
 
 from mirror.dispatch import Member, Pool, Turns, Usage
 from mirror.fill import Admission
+from mirror.hub import Nodes
 from mirror.values import InvalidModelName, ModelName
 from mirror.web.hiding import Hidden, hidden_from
 from mirror.web.problems import answering, problem
@@ -21,8 +22,9 @@ _BACKEND = '{"backend": "127.0.0.1:11435"}'
 class TurnsFace:
     """Shows turns, and changes who gets them: for admins, until the mirror ends."""
 
-    def __init__(self, turns: Turns, pool: Pool, admission: Admission) -> None:
+    def __init__(self, turns: Turns, pool: Pool, nodes: Nodes, admission: Admission) -> None:
         self._turns = turns
+        self._nodes = nodes
         self._pool = pool
         self._admission = admission
 
@@ -67,7 +69,10 @@ class TurnsFace:
             if member is None:
                 known = ", ".join(one.id for one in self._pool) or "none"
                 return problem(404, "Not Found", f"there is no such Ollama; there are: {known}")
-            self._pool.drain(member, draining=draining)
+            if member.node:
+                (self._nodes.drain if draining else self._nodes.enable)(member.id)
+            else:
+                self._pool.drain(member, draining=draining)
             return web.json_response(self._view(request))
 
         return handle

@@ -1,12 +1,15 @@
 """What an answer cost in tokens, read from its end as it passes (docs/protocol.md §6)."""
 
 import json
+import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+PROMPT_SHARE = 0.1
+"""What a token read costs of one made: a prompt is worked through all at once."""
 _END = 64 << 10
 _MOST = 100_000_000
 """No answer has more tokens than this, whatever it says."""
@@ -39,19 +42,30 @@ class Meter:
 
     def usage(self) -> Usage:
         """Return what the whole answer came to."""
-        for said in self._objects():
+        end = b"".join(self._end)[-_END:]
+        for said in _objects(end):
             found = _usage(said)
             if found is not None:
                 return found
+        prompt, made = (_last(pattern, end) for pattern in (_READ_KEY, _MADE_KEY))
+        if prompt or made:
+            return Usage(prompt, made, exact=True)
         return Usage(0, self._pieces, exact=False)
 
-    def _objects(self) -> Iterator[dict[str, Any]]:
-        """Yield the JSON objects of the end, the last first."""
-        for line in reversed(b"".join(self._end)[-_END:].splitlines()):
-            text = line.removeprefix(b"data: ").strip()
-            if text.startswith(b"{"):
-                with suppress(ValueError, RecursionError):
-                    yield json.loads(text)
+
+def _objects(end: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of the end, the last first."""
+    for line in reversed(end.splitlines()):
+        text = line.removeprefix(b"data: ").strip()
+        if text.startswith(b"{"):
+            with suppress(ValueError, RecursionError):
+                yield json.loads(text)
+
+
+def _last(pattern: re.Pattern[bytes], end: bytes) -> int:
+    """Return the last count of an object whose beginning is no more known."""
+    found = pattern.findall(end)
+    return min(int(found[-1][:12]), _MOST) if found else 0
 
 
 def _usage(said: dict[str, Any]) -> Usage | None:
@@ -67,6 +81,8 @@ def _usage(said: dict[str, Any]) -> Usage | None:
     return Usage(prompt, made, exact=True) if prompt or made else None
 
 
+_READ_KEY = re.compile(rb'"(?:prompt_eval_count|prompt_tokens|input_tokens)"\s*:\s*(\d+)')
+_MADE_KEY = re.compile(rb'"(?:eval_count|completion_tokens|output_tokens)"\s*:\s*(\d+)')
 _PROMPT, _MADE = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
 
 
