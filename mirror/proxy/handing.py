@@ -17,6 +17,7 @@ from mirror.proxy.headers import handed_back
 _LINES, _EVENTS = "application/x-ndjson", "text/event-stream"
 _FLUSH_S = 2.0
 _STUCK_S = 60.0
+_SMALL = 16 << 10
 
 
 @dataclass(slots=True)
@@ -56,9 +57,9 @@ class Answer:
             try:
                 async with aclosing(chunks):
                     if self._first:
-                        await self._write(response, self._first)
+                        await self._write(request, response, self._first)
                     async for chunk in chunks:
-                        await self._write(response, chunk)
+                        await self._write(request, response, chunk)
                         last = chunk
             except BackendDown as error:
                 self.broken = error
@@ -82,8 +83,12 @@ class Answer:
             headers.pop(name, None)
         return web.Response(status=self.reply.status, reason=self.reply.reason, headers=headers, body=bytes(body))
 
-    async def _write(self, response: web.StreamResponse, chunk: bytes) -> None:
+    async def _write(self, request: web.Request, response: web.StreamResponse, chunk: bytes) -> None:
         self.watch(chunk)
+        transport = request.transport
+        if transport is None or (len(chunk) < _SMALL and not transport.get_write_buffer_size()):
+            await response.write(chunk)  # all before it has gone out: there is nothing to wait for
+            return
         try:
             async with asyncio.timeout(_STUCK_S):
                 await response.write(chunk)
