@@ -414,6 +414,11 @@ async def test_several_ollamas_look_like_one(tmp_path: Path) -> None:
         status, shown = await asked(them.at.client, "/api/show", {"model": "only"})
         assert (status, shown["template"]) == (200, "{{ .Only }}")
         assert json.loads((await them.at.client.get("/api/ps")).body) == {"models": []}
+        told = json.loads((await them.at.client.get("/v1/models")).body)["data"]
+        assert sorted((one["id"], one["owned_by"], one["created"] > 0) for one in told) == [
+            ("m:latest", "library", True),
+            ("only:latest", "library", True),
+        ]
         assert await asked(them.at.client, "/api/delete", {"model": "m"}, method="DELETE") == (200, "")
         assert (first.folder.names(), [one.short for one in second.folder.names()]) == ([], ["only:latest"])
         await first.down()

@@ -192,6 +192,8 @@ async def test_a_name_on_its_way_is_shown_to_nobody_where_there_are_rules(tmp_pa
         at.ollama.folder.add(handed)
         listed = json.loads((await at.client.get("/api/tags")).body)["models"]
         assert [one["model"] for one in listed] == ["m:latest"]
+        assert [one["id"] for one in json.loads((await at.client.get("/v1/models")).body)["data"]] == ["m:latest"]
+        assert json.loads((await at.client.get("/api/ps")).body) == {"models": []}
         assert (await post(at, model=handed))[0] == 403
 
 

@@ -106,7 +106,9 @@ class ApiFace:
             case "/api/tags":
                 return await self._models.tags(request, backend, onward)
             case "/api/ps":
-                return await self._models.ps(request, onward)
+                return await self._models.ps(request, backend, onward)
+            case "/v1/models":
+                return await self._models.openai(request, backend, onward)
             case "/api/show":
                 return await self._models.show(request, await self._body(request), backend, onward)
             case "/api/delete":

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -79,12 +80,22 @@ class Models:
         stored = await self._stored(theirs, user) if self._show_stored else []
         return _listing({**listed, "models": [*theirs, *stored, *self._queued(user)]})
 
-    async def ps(self, request: web.Request, onward: Onward) -> web.StreamResponse:
+    async def ps(self, request: web.Request, backend: Backend | None, onward: Onward) -> web.StreamResponse:
         """List what is loaded; of several Ollamas each row says on which."""
-        if not is_merged(self._pool):
+        several = is_merged(self._pool)
+        if not several and (backend is None or self._admission.empty):
             return await onward(None)
-        loaded, user = await merged_loaded(self._pool), user_of(request)
-        return _listing({"models": [row for row in loaded if not self._hides(row, user)]})
+        loaded = await merged_loaded(self._pool) if several or backend is None else await _loaded(backend)
+        return _listing({"models": [row for row in loaded if not self._hides(row, user_of(request))]})
+
+    async def openai(self, request: web.Request, backend: Backend | None, onward: Onward) -> web.StreamResponse:
+        """List models as OpenAI does (openai/openai.go, ToListCompletion)."""
+        several = is_merged(self._pool)
+        if not several and (backend is None or self._admission.empty):
+            return await onward(None)
+        rows = await merged_models(self._pool) if several or backend is None else (await _listed(backend)).get("models")
+        seen = [row for row in rows or () if isinstance(row, dict) and not self._hides(row, user_of(request))]
+        return _listing({"object": "list", "data": [_openai(row) for row in seen] or None})
 
     async def show(
         self, request: web.Request, raw: bytes, backend: Backend | None, onward: Onward
@@ -202,6 +213,19 @@ def _about(raw: bytes, text: str, name: ModelName) -> bytes:
 
 async def _listed(backend: Backend) -> dict[str, Any]:
     return await Ollama(backend).listed()
+
+
+async def _loaded(backend: Backend) -> list[Row]:
+    rows = (await Ollama(backend).loaded()).get("models") or []
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _openai(row: Row) -> Row:
+    name, created = str(row.get("model") or row.get("name") or ""), 0
+    with suppress(ValueError):
+        created = int(datetime.fromisoformat(str(row.get("modified_at"))).timestamp())
+    owner = name.rpartition("/")[0].rpartition("/")[2] or "library"
+    return {"id": name, "object": "model", "created": created, "owned_by": owner}
 
 
 def _listing(said: dict[str, Any]) -> web.Response:

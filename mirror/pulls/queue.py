@@ -35,8 +35,8 @@ class Queue:
     """Jobs under way in memory, all of them in the database, which is written first. For the event loop's thread.
 
     Changes come one after another. Every call that changes something raises QueueUnusable where the database cannot be
-    written; nothing has changed then. ``changed`` is set after every change, for whoever waits to be told. ``followers``
-    counts who waits for a job to end, by its id.
+    written; nothing has changed then. ``changed`` is set after every change, for whoever waits to be told.
+    ``followers`` counts who waits for a job to end, by its id.
     """
 
     def __init__(
