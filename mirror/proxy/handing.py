@@ -48,6 +48,8 @@ class Answer:
         headers.update(more or {})
         if self._first and headers.get("Content-Length") == str(len(self._first)):
             self.watch(self._first)  # all of it is here: head and body go out as one
+            if self._chunks is not None:
+                await self._chunks.aclose()  # else the loop is woken to do it
             return web.Response(status=reply.status, reason=reply.reason, headers=headers, body=self._first)
         response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=headers)
         chunks = self._chunks if self._chunks is not None else self.backend.chunks(reply)
