@@ -97,7 +97,7 @@ SAMPLES = {
     "dispatch.max_failures": ("5", 5),
     "dispatch.probe_after": ("30s", 30),
     "dispatch.retries": ("1", 1),
-    "hub.enabled": ("false", False),
+    "hub.enabled": ("yes", True),
     "hub.announce": ("yes", True),
     "hub.heartbeat_ttl": ("45s", 45),
     "hub.heartbeat_offline": ("5m", 300),
@@ -121,6 +121,14 @@ SAMPLES = {
     "pulls.disk_path": ("/data/ollama", Path("/data/ollama")),
     "pulls.webhook": ("https://hooks.lan/pulls/?to=me", "https://hooks.lan/pulls/?to=me"),
     "pulls.history": ("7d", 7 * 86_400),
+    "prompts.enabled": ("no", False),
+    "prompts.model": ("qwen3:0.6b", "qwen3:0.6b"),
+    "prompts.at_once": ("2", 2),
+    "prompts.max_queued": ("50", 50),
+    "prompts.max_size": ("50MB", 50_000_000),
+    "prompts.tries": ("1", 1),
+    "prompts.retry_delay": ("5s", 5),
+    "prompts.keep": ("1d", 86_400),
     "security.anonymous": ("pull, api", ("pull", "api")),
     "security.token_ttl": ("5m", 300),
     "security.ticket_ttl": ("2h", 7200),
@@ -354,3 +362,15 @@ def test_two_names_in_a_file_must_agree(tmp_path: Path) -> None:
         "cache.max_size: cache.max_size and cache.max_size_gb set it to different values; keep one of them "
         f"(from {file}, cache.max_size_gb)"
     )
+
+
+@pytest.mark.parametrize("value", ["1", "0", "yes", "quiet please"])
+def test_the_variables_of_an_older_prompt_proxy(value: str) -> None:
+    """Whatever value one of them has, it is quiet."""
+    environ = {"OLLAMA_URL": "http://gpu:11434/api/generate", "OLLAMA_MODEL": "qwen3", "OLLAMA_PROXY_QUIET": value}
+
+    loaded = load(None, environ, {})
+
+    assert (loaded.settings.proxy.backend, loaded.settings.prompts.model) == ("http://gpu:11434", "qwen3")
+    assert not loaded.settings.logging.access
+    assert loaded.origins["logging.access"] == "environment OLLAMA_PROXY_QUIET"

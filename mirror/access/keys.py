@@ -113,6 +113,11 @@ class Keys:
             raise BadKey(f"the keys in {self.keyring.path} are gone or cannot be looked at; restore the file")
         return found, self.keyring.read() if found != seen or found is None else None
 
+    @property
+    def in_use(self) -> bool:
+        """Whether there are keys at all, or may be: then users are told apart by them."""
+        return bool(self._by_id) or self.broken is not None
+
     def guards(self, scope: Scope) -> bool:
         """Say whether ``scope`` needs a key from everywhere."""
         return scope in self._guarded

@@ -12,6 +12,7 @@ import structlog
 from mirror.access import Passes, Policy
 from mirror.app.dispatching import opened_dispatching
 from mirror.app.hub import opened_nodes
+from mirror.app.prompting import Prompting, opened_prompting
 from mirror.app.pulling import opened_pulling, zone_of
 from mirror.config import Settings
 from mirror.db import Ledger, open_database
@@ -63,6 +64,7 @@ class Parts:
     pool: Pool
     turns: Turns
     nodes: Nodes
+    prompting: Prompting
     pace: Pace
 
 
@@ -111,6 +113,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         pulling = await stack.enter_async_context(made)
         dispatching = await stack.enter_async_context(opened_dispatching(settings.dispatch, settings.proxy, behind))
         nodes = await stack.enter_async_context(opened_nodes(settings, engine, dispatching.pool, behind.pseudonym))
+        prompting = await opened_prompting(settings, engine, events, dispatching.turns, dispatching.pool)
         yield Parts(
             settings=settings,
             events=events,
@@ -135,6 +138,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
             pool=dispatching.pool,
             turns=dispatching.turns,
             nodes=nodes,
+            prompting=prompting,
             pace=pace,
         )
 
@@ -177,6 +181,8 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
         tasks += [
             group.create_task(parts.pool.watch(one), name=f"look at {one.id}") for one in parts.pool if not one.node
         ]
+        if parts.settings.prompts.enabled:
+            tasks.append(group.create_task(parts.prompting.worker.run(), name="prompts"))
         tasks.append(group.create_task(parts.nodes.run(), name="nodes"))
         tasks.append(group.create_task(parts.pool.knock(), name="knock"))
         try:

@@ -138,6 +138,9 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
         app.add_routes(face.routes())
     if settings.hub.enabled:
         app.add_routes(_hub(parts).routes())
+    if settings.prompts.enabled:
+        face = parts.prompting.face(settings, parts.admission, lambda: access.keys.in_use)
+        app.add_routes(face.routes())
     if settings.features.enable_api_proxy:
         add_api(app, parts)
     return app

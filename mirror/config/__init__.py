@@ -8,6 +8,7 @@ environment comes in as an argument, paths are not resolved or looked at, and no
 from mirror.config.groups import BackendGroup, Destination, FurtherUpstream, PolicyRule
 from mirror.config.kinds import Delivery, Fairness, LogFormat, LogLevel, PrivateRedirects, PullMode
 from mirror.config.loading import SYSTEM_FILE, Loaded, find_file, load, server_url
+from mirror.config.prompts import PromptSettings
 from mirror.config.pulls import PullSettings
 from mirror.config.rows import NOT_YET, Row, not_yet, rows, schema
 from mirror.config.sections import (
@@ -53,6 +54,7 @@ __all__ = [
     "LoggingSettings",
     "PolicyRule",
     "PrivateRedirects",
+    "PromptSettings",
     "ProxySettings",
     "PullMode",
     "PullSettings",

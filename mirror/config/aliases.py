@@ -37,13 +37,19 @@ _SHORT_VARIABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A name for the setting ``key``; ``unit`` is what a bare number under that name is counted in."""
+    """A name for the setting ``key``; ``unit`` is what a bare number under that name is counted in.
+
+    ``always`` is what the setting is to be, where the name means that whatever value it has.
+    """
 
     key: str
     unit: str = ""
+    always: str = ""
 
     def value(self, given: object) -> object:
         """Return what the setting ``key`` is to be; a text that brings its own unit stays as it is."""
+        if self.always:
+            return self.always
         if self.unit and isinstance(given, str) and re.fullmatch(r"\s*[0-9.]+\s*", given):
             return f"{given}{self.unit}"
         return given
@@ -54,6 +60,8 @@ FOREIGN: Mapping[str, Alias] = MappingProxyType(
         "HF_TOKEN": Alias("hf_token"),
         "OLLAMA_BACKEND": Alias("proxy.backend"),
         "OLLAMA_URL": Alias("proxy.backend"),
+        "OLLAMA_MODEL": Alias("prompts.model"),
+        "OLLAMA_PROXY_QUIET": Alias("logging.access", always="false"),
         "LISTEN_PORT": Alias("server.port"),
         "RATE_LIMIT": Alias("pulls.daily_limit"),
         "DISK_THRESHOLD": Alias("pulls.disk_threshold", "%"),

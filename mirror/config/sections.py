@@ -35,6 +35,7 @@ from mirror.config.kinds import (
     Tunnels,
     WebUrl,
 )
+from mirror.config.prompts import PromptSettings
 from mirror.config.pulls import PullSettings
 from mirror.config.serving import DispatchSettings, HubSettings, ProxySettings
 from mirror.config.units import ByteSize, Duration, Rate, Share, ShareOf, SizeOrShare
@@ -229,6 +230,9 @@ class Settings(Section):
     hub: HubSettings = Field(HubSettings(), description="Nodes that tell by heartbeats that they run an Ollama.")
     pulls: PullSettings = Field(
         PullSettings(), description="The queue of pulls, which is worked off in the quiet hours."
+    )
+    prompts: PromptSettings = Field(
+        PromptSettings(), description="Prompts that are taken at once, and answered in their turn."
     )
     security: SecuritySettings = Field(SecuritySettings(), description="Who may ask for what.")
     logging: LoggingSettings = Field(LoggingSettings(), description="What is logged and where to.")

@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 """The newest migration: what these tables are."""
 
 model_uses = Table(
@@ -103,3 +103,29 @@ nodes = Table(
 )
 """Per node of the hub: its last heartbeat but for a minute as JSON, where it is reached, when it was heard of, and
 whether it gets no work because people drain it."""
+
+prompt_jobs = Table(
+    "prompt_jobs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("user", String(200), nullable=False),
+    Column("model", String(600), nullable=False),
+    Column("cost", Float, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("deadline", DateTime(timezone=True)),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("not_before", DateTime(timezone=True)),
+    Column("error", Text),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("idempotency_key", String(200)),
+    Column("size", BigInteger, nullable=False),
+    Column("said", Text, nullable=False),
+    Column("result", Text),
+    Index("prompt_jobs_by_age", "created_at"),
+    Index("prompt_jobs_by_state", "state", "updated_at"),
+    Index("prompt_jobs_by_key", "user", "idempotency_key", unique=True),
+)
+"""One row for each prompt job (``mirror/prompts/prompt.py`` has the states); ``said`` is what an Ollama is sent, of
+``size`` bytes, until it is over, and ``result`` what it answered, both as JSON: so any text can be written."""

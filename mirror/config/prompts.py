@@ -1,0 +1,20 @@
+"""The settings of prompt jobs: prompts that are taken now and answered when there is a turn for them."""
+
+from pydantic import Field
+
+from mirror.config.groups import Section
+from mirror.config.kinds import Text
+from mirror.config.units import ByteSize, Duration
+
+
+class PromptSettings(Section):
+    """Prompt jobs: prompts that are taken at once, and answered in their turn."""
+
+    enabled: bool = Field(True, description="Answer /api/v1/prompt and /api/v1/prompts.")
+    model: Text = Field("llama3.2", description="Model of prompts that name none.")
+    at_once: int = Field(4, ge=1, le=1000, description="Prompts of one user that run or wait for a turn at once.")
+    max_queued: int = Field(10_000, ge=1, le=100_000, description="Most prompts that are under way at once.")
+    max_size: ByteSize = Field(1_000_000_000, gt=0, description="Most bytes that those have all in all.")
+    tries: int = Field(5, ge=1, le=100, description="Times that a prompt is tried which fails for what may pass.")
+    retry_delay: Duration = Field(30.0, description="Wait before the second try; each one after waits twice as long.")
+    keep: Duration = Field(2_592_000.0, description="Prompts that are over, and their answers, are kept for so long.")

@@ -1,0 +1,37 @@
+"""Prompt jobs: prompts that are taken at once, kept, and answered when there is a turn for them.
+
+Touches the database, through its table; HTTP; and Ollamas, by way of turns on them.
+"""
+
+from mirror.prompts.face import PromptFace
+from mirror.prompts.live import Lives
+from mirror.prompts.prompt import (
+    Asked,
+    InvalidPrompt,
+    NoSuchPrompt,
+    Prompt,
+    PromptsUnusable,
+    State,
+    TooManyPrompts,
+    parse_prompt,
+)
+from mirror.prompts.prompts import Page, Prompts
+from mirror.prompts.running import Running
+from mirror.prompts.worker import Worker
+
+__all__ = [
+    "Asked",
+    "InvalidPrompt",
+    "Lives",
+    "NoSuchPrompt",
+    "Page",
+    "Prompt",
+    "PromptFace",
+    "Prompts",
+    "PromptsUnusable",
+    "Running",
+    "State",
+    "TooManyPrompts",
+    "Worker",
+    "parse_prompt",
+]

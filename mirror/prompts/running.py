@@ -1,0 +1,95 @@
+"""A prompt job on an Ollama: its turn, its answer word by word, and what that came to."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from mirror.dispatch import PROMPT_SHARE, Attempts, Member, Pool, Turn, Turns, Wanted, model_key
+from mirror.errors import BackendDown, BackendError
+from mirror.events import Answered, Events
+from mirror.ollama.lines import lines_of
+from mirror.prompts.live import Live, Lives
+from mirror.prompts.prompt import Prompt
+from mirror.prompts.prompts import Prompts
+
+LARGEST_ANSWER = 16_000_000
+"""Characters."""
+_MOST_TOKENS = 100_000_000
+_TYPE = "application/json"
+
+
+class Running:
+    """Has prompt jobs answered on the members of a pool."""
+
+    def __init__(
+        self, prompts: Prompts, lives: Lives, turns: Turns, pool: Pool, attempts: Attempts, events: Events
+    ) -> None:
+        self._prompts = prompts
+        self._lives = lives
+        self._turns = turns
+        self._pool = pool
+        self._attempts = attempts
+        self._events = events
+
+    async def answer(self, prompt: Prompt, begun: Callable[[], Awaitable[Prompt]]) -> str:
+        """Wait for a turn, tell ``begun``, and return the whole answer; a task that is cancelled ends its generation.
+
+        Its texts are read when it has a turn, so that those that wait take no memory.
+
+        Raises:
+            NowhereToRun, AllDown, AllFailed, BackendError: no Ollama has answered, or none to the end.
+            TooManyWaiting, UserBlocked, NoTurn: it was not begun.
+        """
+        key = model_key(prompt.model)
+        wanted = Wanted(model=key)
+        if not self._pool.possible(wanted):
+            await self._pool.look_again()
+        async with self._turns.turn(prompt.user, wanted, prompt.cost) as turn:
+            current = await begun()
+            live = self._lives.begin(prompt.id, current.tries)
+            body = {"model": prompt.model, **await self._prompts.body(current), "stream": True}
+            async with AsyncExitStack() as stack:
+                chunks = await self._attempts.begun(turn, key, lambda member: _asked(member, body), stack)
+                async with aclosing(lines_of(chunks)) as lines:
+                    last = await _heard(lines, live)
+            self._count(prompt, turn, last)
+            return live.whole()
+
+    def _count(self, prompt: Prompt, turn: Turn, last: Mapping[str, Any]) -> None:
+        """Tell what it came to."""
+        read, made = (_tokens(last.get(key)) for key in ("prompt_eval_count", "eval_count"))
+        turn.cost = max(1.0, made + PROMPT_SHARE * read)
+        held_s = self._turns.held_s(turn)
+        self._events.publish(
+            Answered(prompt.user, prompt.model, turn.member.id, read, made, turn.waited_s, held_s, 200)
+        )
+
+
+async def _heard(lines: AsyncIterator[dict[str, Any]], live: Live) -> dict[str, Any]:
+    """Say what comes, and return the last line. Raises BackendError for what is no answer, or too long a one."""
+    async for line in lines:
+        message = line.get("message")
+        piece = message.get("content") if isinstance(message, dict) else line.get("response")
+        if isinstance(piece, str) and piece:
+            live.say(piece)
+        if live.length > LARGEST_ANSWER:
+            raise BackendError(f"the answer has more than {LARGEST_ANSWER} characters")
+        if line.get("done") is True:
+            return line
+    raise BackendDown("the answer ended before it was done")
+
+
+@asynccontextmanager
+async def _asked(member: Member, body: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+    path = "/api/chat" if "messages" in body else "/api/generate"
+    raw = json.dumps(body).encode()
+    headers = {"Content-Type": _TYPE, "Content-Length": str(len(raw))}
+    async with member.backend.asked("POST", path, headers, raw) as reply:
+        yield reply
+
+
+def _tokens(said: object) -> int:
+    return min(said, _MOST_TOKENS) if type(said) is int and said > 0 else 0

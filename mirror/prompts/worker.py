@@ -1,0 +1,166 @@
+"""Does prompt jobs: each waits for its turn as its user does, says what comes, and is tried again if that may help."""
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from mirror.config import PromptSettings
+from mirror.dispatch import AllFailed
+from mirror.errors import BackendRefused, MirrorError, NoTurn, TooManyWaiting, UserBlocked
+from mirror.prompts.live import Lives
+from mirror.prompts.prompt import NoSuchPrompt, Prompt, PromptsUnusable, State
+from mirror.prompts.prompts import Prompts
+from mirror.prompts.running import Running
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_WAIT_S = 3600.0
+_AGAIN_S = 30.0
+_UNUSABLE_S = 1.0
+_FORGET_S = 3600.0
+_LATE = "its deadline has gone by"
+
+
+class Worker:
+    """Begins what waits, at most ``prompts.at_once`` of one user at once, so that nobody waits behind another's.
+
+    Waiting for a turn is no try, however long it takes. For the event loop's thread; ``run`` it once.
+    """
+
+    def __init__(self, prompts: Prompts, running: Running, lives: Lives, settings: PromptSettings) -> None:
+        self._prompts = prompts
+        self._running = running
+        self._lives = lives
+        self._settings = settings
+        self._tasks: dict[str, tuple[str, asyncio.Task[None]]] = {}
+
+    async def run(self) -> None:
+        """Work until cancelled; what runs then is queued again in the next life."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forget_old(), name="old prompts")
+            while True:
+                self._prompts.changed.clear()
+                now = self._prompts.now()
+                for prompt in self._due(now):
+                    task = group.create_task(self._do(prompt), name=f"prompt {prompt.id}")
+                    self._tasks[prompt.id] = prompt.user, task
+                await self._wait(now)
+
+    async def cancel(self, prompt: Prompt) -> None:
+        """End one that is under way, and its generation. Raises NoSuchPrompt where it is over."""
+        await self._prompts.ended(prompt, State.CANCELLED)
+        if (found := self._tasks.get(prompt.id)) is not None:
+            found[1].cancel()
+        else:
+            self._lives.end(prompt.id)
+
+    def _due(self, now: datetime) -> list[Prompt]:
+        """Return those that are to be begun now, and those whose deadline has gone by."""
+        begun = Counter(user for user, _ in self._tasks.values())
+        found = []
+        for prompt in self._prompts.waiting:
+            if prompt.id in self._tasks:
+                continue
+            late = prompt.deadline is not None and prompt.deadline <= now
+            if late or (prompt.ready(now) and begun[prompt.user] < self._settings.at_once):
+                begun[prompt.user] += 1
+                found.append(prompt)
+        return found
+
+    async def _wait(self, now: datetime) -> None:
+        """Wait for a change, or for the next instant that changes something."""
+        instants = (one for prompt in self._prompts.waiting for one in (prompt.not_before, prompt.deadline))
+        due = min((one for one in instants if one is not None and one > now), default=None)
+        with suppress(TimeoutError):
+            async with asyncio.timeout((due - now).total_seconds() if due is not None else None):
+                await self._prompts.changed.wait()
+
+    async def _do(self, prompt: Prompt) -> None:
+        try:
+            await self._done(prompt)
+        except NoSuchPrompt:
+            pass  # it was taken back meanwhile
+        except PromptsUnusable as error:
+            log.warning("prompt not done", id=prompt.id, problem=str(error))
+            await asyncio.sleep(_UNUSABLE_S)
+        finally:
+            self._tasks.pop(prompt.id, None)
+            self._lives.end(prompt.id)
+            self._prompts.changed.set()
+
+    async def _done(self, prompt: Prompt) -> None:
+        """Try once, in time, and write down what came of it."""
+        left = prompt.deadline - self._prompts.now() if prompt.deadline is not None else None
+        time = asyncio.timeout(left.total_seconds() if left is not None else None)
+        try:
+            async with time:
+                await self._tried(prompt)
+        except TimeoutError:
+            if not time.expired():
+                raise
+            await self._prompts.ended(prompt, State.FAILED, error=_LATE)
+
+    async def _tried(self, prompt: Prompt) -> None:
+        current = prompt
+
+        async def begun() -> Prompt:
+            nonlocal current
+            current = await self._prompts.begun(prompt)
+            return current
+
+        try:
+            text = await self._running.answer(prompt, begun)
+        except (NoSuchPrompt, PromptsUnusable):
+            raise
+        except MirrorError as error:
+            await self._failed(prompt, current, error)
+        except Exception as error:  # the edge of a job: the others go on
+            log.exception("prompt failed", id=prompt.id)
+            await self._prompts.ended(current, State.FAILED, error=f"unforeseen: {type(error).__name__}")
+        else:
+            await self._prompts.ended(current, State.COMPLETED, result=text)
+
+    async def _failed(self, prompt: Prompt, current: Prompt, error: MirrorError) -> None:
+        """Queue it again where that may help, or give it up."""
+        now = self._prompts.now()
+        if current is prompt and isinstance(error, NoTurn | TooManyWaiting | UserBlocked):
+            wait_s = 0.0 if isinstance(error, NoTurn) else _AGAIN_S
+            await self._prompts.given_back(prompt, str(error), now + timedelta(seconds=wait_s))
+            return
+        tried = current if current is not prompt else replace(prompt, tries=prompt.tries + 1)
+        said = _said(error)
+        if not _may_pass(error) or tried.tries >= self._settings.tries:
+            log.info("prompt failed", id=prompt.id, model=prompt.model, tries=tried.tries, problem=said)
+            await self._prompts.ended(tried, State.FAILED, error=said)
+            return
+        wait_s = min(_LONGEST_WAIT_S, self._settings.retry_delay * 2 ** min(tried.tries - 1, 20))
+        await self._prompts.given_back(tried, said, now + timedelta(seconds=wait_s))
+
+    async def _forget_old(self) -> None:
+        while True:
+            try:
+                await self._prompts.forget_before(self._prompts.now() - timedelta(seconds=self._settings.keep))
+            except PromptsUnusable as error:
+                log.warning("old prompts are not forgotten", problem=str(error))
+            await asyncio.sleep(_FORGET_S)
+
+
+def _may_pass(error: MirrorError) -> bool:
+    """Say whether another try may have a better end: a model that nobody has, and a wrong request, have none."""
+    match error:
+        case AllFailed(failures=failures):
+            return any(one.status != 404 for one in failures)
+        case BackendRefused(status=status):
+            return status == 200 or status >= 500
+        case _:
+            return not error.permanent
+
+
+def _said(error: MirrorError) -> str:
+    if isinstance(error, AllFailed):
+        return "; ".join(f"{one.node_id}: {one.message}" for one in error.failures)[:4000]
+    return str(error)[:4000]
