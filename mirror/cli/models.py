@@ -6,11 +6,10 @@ import sys
 from typing import Any
 
 import click
-from rich.progress import Progress
 
 from mirror.cli.options import Where, dry_run_option, fail, on_a_mirror, run, yes_option
 from mirror.cli.reach import Reached, reached
-from mirror.cli.text import ago, columns, ending_lines, plain, progress_bars, size
+from mirror.cli.text import ago, columns, ending_lines, followed, plain, progress_bars, size
 from mirror.errors import MirrorError
 from mirror.values import ModelName
 
@@ -53,7 +52,8 @@ async def prefetch_all(mirror: Reached, names: tuple[str, ...], at_once: int, *,
         async def one(name: str) -> None:
             async with places:
                 try:
-                    last = await _prefetch_one(mirror, name, bars, as_json=as_json)
+                    async with mirror.pull(name) as steps:
+                        last = await followed(steps, name, bars, as_json=as_json)
                 except MirrorError as error:
                     last = {"error": str(error)}
             if "error" in last:
@@ -65,19 +65,6 @@ async def prefetch_all(mirror: Reached, names: tuple[str, ...], at_once: int, *,
             for name in dict.fromkeys(names):
                 group.create_task(one(name))
     return failed
-
-
-async def _prefetch_one(mirror: Reached, name: str, bars: Progress, *, as_json: bool) -> dict[str, Any]:
-    bar = bars.add_task(name, total=None)
-    last: dict[str, Any] = {"error": "the mirror ended without an answer"}
-    async with mirror.pull(name) as steps:
-        async for step in steps:
-            last = step
-            if as_json:
-                plain(json.dumps(step))
-            elif "total" in step:
-                bars.update(bar, completed=step["completed"], total=step["total"])
-    return last
 
 
 @click.command("list")

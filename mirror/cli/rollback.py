@@ -7,7 +7,7 @@ import click
 
 from mirror.cli.options import Where, fail, on_a_mirror, run
 from mirror.cli.reach import Reached, reached
-from mirror.cli.text import ago, columns, plain, progress_bars, size
+from mirror.cli.text import ago, columns, followed, plain, progress_bars, size
 from mirror.values import ModelName
 
 View = dict[str, Any]
@@ -53,17 +53,9 @@ def rollback(where: Where, name: str, to: str | None, listing: bool) -> None:
 
 
 async def _go_back(mirror: Reached, name: str, to: str | None, *, as_json: bool) -> View:
-    last: View = {"error": "the mirror ended without an answer"}
     with progress_bars() as bars:
-        bar = bars.add_task(name, total=None)
         async with mirror.rollback(name, to) as steps:
-            async for step in steps:
-                last = step
-                if as_json:
-                    plain(json.dumps(step))
-                elif "total" in step:
-                    bars.update(bar, completed=step["completed"], total=step["total"])
-    return last
+            return await followed(steps, name, bars, as_json=as_json)
 
 
 def _print(found: list[View], name: str, *, as_json: bool) -> None:

@@ -1,8 +1,10 @@
 """How things are written for people: sizes, times, columns, progress."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 from rich.console import Console
@@ -78,3 +80,16 @@ def progress_bars() -> Iterator[Progress]:
     )
     with Progress(*parts, console=console, disable=not console.is_terminal) as progress:
         yield progress
+
+
+async def followed(steps: AsyncIterator[dict[str, Any]], name: str, bars: Progress, *, as_json: bool) -> dict[str, Any]:
+    """Show the steps of a fetch as a bar, or as a line of JSON each; return the last, or an error where none came."""
+    bar = bars.add_task(name, total=None)
+    last: dict[str, Any] = {"error": "the mirror ended without an answer"}
+    async for step in steps:
+        last = step
+        if as_json:
+            plain(json.dumps(step))
+        elif "total" in step:
+            bars.update(bar, completed=step["completed"], total=step["total"])
+    return last
