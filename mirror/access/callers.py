@@ -62,11 +62,17 @@ CALLER = web.RequestKey("mirror_caller", Caller)
 """Where the gate puts the caller of a request, for every face below it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Rights:
-    """What a caller may beyond what the route of its request needs: ``refusal`` returns None, or the answer to give."""
+    """What the caller of a request may beyond what the route of it needs; ``decide`` is the gate's."""
 
-    refusal: Callable[[Scope], web.Response | None]
+    decide: "Callable[[web.Request, Scope, Caller], web.Response | None]"
+    request: web.Request
+    caller: Caller
+
+    def refusal(self, scope: Scope) -> web.Response | None:
+        """Return None where the caller may, or the answer to give."""
+        return self.decide(self.request, scope, self.caller)
 
 
 RIGHTS = web.RequestKey("mirror_rights", Rights)

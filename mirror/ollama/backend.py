@@ -7,8 +7,9 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
 from typing import Any
+from weakref import WeakSet
 
 import aiohttp
 from multidict import CIMultiDict
@@ -37,28 +38,29 @@ def was_here(pseudonym: str, via: str) -> bool:
     return pseudonym in _PSEUDONYM.findall(via)
 
 
-@dataclass(slots=True)
-class _Use:
-    """Whether a request went out on a connection that had been used before."""
-
-    again: bool = False
+_used_before: ContextVar[bool] = ContextVar("mirror_connection_used_before", default=False)
+"""Whether the connection that this task was last given had carried a request before."""
 
 
-def _context(trace_request_ctx: object = None) -> object:
-    return trace_request_ctx
+class _Remembering(aiohttp.TCPConnector):
+    """Remembers which of its connections it has given away before. aiohttp's tracing tells it too, at three times the
+    price: it wants to be awaited at every step of every request.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(limit=0, keepalive_timeout=_KEPT_S)
+        self._known: WeakSet[object] = WeakSet()
+
+    async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
+        """Give a connection away."""
+        connection = await super().connect(req, traces, timeout)
+        _used_before.set(connection.protocol in self._known)
+        self._known.add(connection.protocol)
+        return connection
 
 
-async def _reused(session: aiohttp.ClientSession, use: Any, params: object) -> None:
-    use.again = True
-
-
-def _session(connector: aiohttp.TCPConnector, *tracing: aiohttp.TraceConfig) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=connector,
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=list(tracing),
-    )
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
 
 
 class Backend:
@@ -82,9 +84,7 @@ class Backend:
         self._bearer = bearer
         self.pseudonym = pseudonym or new_pseudonym()
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
-        tracing = aiohttp.TraceConfig(trace_config_ctx_factory=_context)  # type: ignore[arg-type]  # any callable does
-        tracing.on_connection_reuseconn.append(_reused)
-        self._kept = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_S), tracing)
+        self._kept = _session(_Remembering())
         self._own_session = _session(aiohttp.TCPConnector(limit=0, force_close=True))
 
     async def close(self) -> None:
@@ -141,7 +141,6 @@ class Backend:
     async def _answer(
         self, method: str, path: str, headers: CIMultiDict[str], data: Any, *, waits: bool
     ) -> aiohttp.ClientResponse:
-        use = _Use()
         request = {
             "headers": headers,
             "data": data,
@@ -155,10 +154,11 @@ class Backend:
         try:
             if not at_hand:
                 return await self._own_session.request(method, url, **request)
+            _used_before.set(False)
             try:
-                return await self._kept.request(method, url, trace_request_ctx=use, **request)
+                return await self._kept.request(method, url, **request)
             except (aiohttp.ServerDisconnectedError, ConnectionError):
-                if not use.again or time.monotonic() - begun > _AT_ONCE_S:
+                if not _used_before.get() or time.monotonic() - begun > _AT_ONCE_S:
                     raise  # else it may have been worked on
                 return await self._own_session.request(method, url, **request)
         except (aiohttp.ClientError, OSError) as error:

@@ -11,6 +11,7 @@ from mirror.errors import (
     MirrorError,
     NotAllowed,
     NoTurn,
+    NowhereToRun,
     OnlyRead,
     QueueError,
     StoreFull,
@@ -90,9 +91,15 @@ class ApiFace:
         return answer
 
     async def _answer(self, request: web.Request, row: Passed) -> web.StreamResponse:
-        if self._behind.leads_back(", ".join(request.headers.getall("Via", []))):
+        if "Via" in request.headers and self._behind.leads_back(", ".join(request.headers.getall("Via"))):
             raise Refused(508, _LOOP)
         backend = await self._behind.backend()
+        if row.path in GENERATING and (backend is not None or self._generation.ready):
+            return await self._generation.answer(request, row)
+        return await self._at_once(request, row, backend)
+
+    async def _at_once(self, request: web.Request, row: Passed, backend: Backend | None) -> web.StreamResponse:
+        """Answer what waits for no turn."""
 
         async def onward(raw: bytes | None, other: Backend | None = None) -> web.StreamResponse:
             there = other or backend
@@ -113,8 +120,6 @@ class ApiFace:
                 return await self._models.show(request, await self._body(request), backend, onward)
             case "/api/delete":
                 return await self._models.delete(request, await self._body(request), backend, onward)
-            case path if path in GENERATING and (backend is not None or self._generation.ready):
-                return await self._generation.answer(request, row)
             case _:
                 return await onward(None)
 
@@ -140,7 +145,7 @@ def _reply(request: web.Request, error: MirrorError | web.HTTPNotFound) -> web.R
             status = 507
         case AskedTooOften() | TooManyWaiting():
             status = 429
-        case QueueError() | NoTurn():
+        case QueueError() | NoTurn() | NowhereToRun():
             status = 503
         case AllDown():
             status = 502
@@ -149,5 +154,5 @@ def _reply(request: web.Request, error: MirrorError | web.HTTPNotFound) -> web.R
         case _:
             status = 500
     body = error_body(request.rel_url.path_safe, status, str(error))
-    headers = {"Retry-After": _AGAIN_S} if isinstance(error, TooManyWaiting | NoTurn) else {}
+    headers = {"Retry-After": _AGAIN_S} if isinstance(error, TooManyWaiting | NoTurn | NowhereToRun) else {}
     return web.json_response(body, status=status, headers=headers, dumps=compact)
