@@ -1,5 +1,6 @@
 """Requests and answers of the hub and its nodes: JSON objects in, ``{"detail": ...}`` where something is wrong."""
 
+import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +11,7 @@ from aiohttp import web
 
 from mirror.errors import MirrorError
 from mirror.hub.registry import NoSuchNode
-from mirror.values import Invalid
+from mirror.values import LARGE_JSON, MOST_PARTS, Invalid, too_many_parts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -55,12 +56,19 @@ async def object_of(request: web.Request, limit: int) -> dict[str, Any]:
         raw += chunk
         if len(raw) > limit:
             raise BodyTooLarge(f"the request has more than {limit} bytes")
-    said: Any = None
-    with suppress(ValueError, RecursionError):
-        said = json.loads(raw)
+    said = await asyncio.to_thread(_read, raw) if len(raw) > LARGE_JSON else _read(raw)
     if not isinstance(said, dict):
         raise BadBody(raw[:200].decode("ascii", "backslashreplace"), "a JSON object")
     return said
+
+
+def _read(raw: bytearray) -> Any:
+    """Return what a JSON text says, None where it is none. Raises BodyTooLarge."""
+    if too_many_parts(raw):
+        raise BodyTooLarge(f"the request's JSON has more than {MOST_PARTS} parts")
+    with suppress(ValueError, RecursionError):
+        return json.loads(raw)
+    return None
 
 
 def shows(request: web.Request, token: str) -> bool:

@@ -13,12 +13,11 @@ from mirror.config import render_size
 from mirror.errors import MirrorError, NotAllowed
 from mirror.prompts.prompt import InvalidPrompt, NoSuchPrompt, Prompt, State, TooManyPrompts
 from mirror.prompts.prompts import Page
-from mirror.values import Invalid
+from mirror.values import LARGE_JSON, MOST_PARTS, Invalid, too_many_parts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 LARGEST_PAGE = 100
-_LARGE = 1 << 20
 _MOST_HELD = 1 << 29
 _LONGEST_KEY = 200
 _AGAIN_S = "5"
@@ -91,10 +90,16 @@ class Bodies:
 
 async def _read(raw: bytearray) -> Any:
     with suppress(ValueError, RecursionError):
-        return await asyncio.to_thread(json.loads, raw) if len(raw) > _LARGE else json.loads(raw)
+        return await asyncio.to_thread(_loads, raw) if len(raw) > LARGE_JSON else json.loads(raw)
     raise InvalidPrompt(
         raw[:200].decode("ascii", "backslashreplace"), 'JSON such as {"prompt": "Why is the sky blue?"}'
     )
+
+
+def _loads(raw: bytearray) -> Any:
+    if too_many_parts(raw):
+        raise TooLarge(f"the request's JSON has more than {MOST_PARTS} parts")
+    return json.loads(raw)
 
 
 def key_in(request: web.Request) -> str | None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from mirror.dispatch import PROMPT_SHARE, model_key
 from mirror.proxy.bodies import Refused, object_of
+from mirror.values import LARGE_JSON
 
-_LARGE = 1 << 20
 _MADE = 256
 """Tokens that an answer is thought to have where the request sets no limit."""
 _BYTES_A_TOKEN = 4
@@ -32,8 +32,11 @@ class Asked:
 
 
 async def read(raw: bytes, aliases: Mapping[str, str], user: str) -> Asked:
-    """Read a body; a model's alias is replaced in it. What is no JSON goes on as it is, to any Ollama."""
-    if len(raw) > _LARGE:
+    """Read a body; a model's alias is replaced in it. What is no JSON goes on as it is, to any Ollama.
+
+    Raises Refused: reading it would take too long.
+    """
+    if len(raw) > LARGE_JSON:
         return await asyncio.to_thread(_read, raw, aliases, user)
     return _read(raw, aliases, user)
 
@@ -41,7 +44,9 @@ async def read(raw: bytes, aliases: Mapping[str, str], user: str) -> Asked:
 def _read(raw: bytes, aliases: Mapping[str, str], user: str) -> Asked:
     try:
         body = object_of(raw, "request")
-    except Refused:
+    except Refused as error:
+        if error.status == 413:
+            raise
         return Asked(raw)
     text = next((body[key] for key in ("model", "name") if isinstance(body.get(key), str) and body[key]), "")
     if len(text) > _LONGEST_NAME:

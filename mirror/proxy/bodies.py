@@ -9,6 +9,7 @@ from aiohttp.http import HttpVersion11
 
 from mirror.config import render_size
 from mirror.errors import MirrorError
+from mirror.values import MOST_PARTS, too_many_parts
 
 _KINDS = ((bool, "bool"), (int, "number"), (float, "number"), (str, "string"), (list, "array"), (dict, "object"))
 
@@ -41,16 +42,19 @@ async def begin(request: web.Request) -> None:
 
 async def body_of(request: web.Request, limit: int) -> bytes:
     """Read a whole body. Raises Refused 413 for one of more than ``limit`` bytes."""
-    too_large = Refused(413, f"the request has more than {render_size(limit)}, which proxy.max_body allows")
     if (request.content_length or 0) > limit:
-        raise too_large
+        raise _too_large(limit)
     await begin(request)
     body = bytearray()
     while chunk := await request.content.readany():
         body += chunk
         if len(body) > limit:
-            raise too_large
+            raise _too_large(limit)
     return bytes(body)
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"the request has more than {render_size(limit)}, which proxy.max_body allows")
 
 
 def object_of(raw: bytes, kind: str) -> dict[str, Any]:
@@ -98,6 +102,8 @@ class _Pairs(dict[str, Any]):
 
 
 def _pairs(raw: bytes, kind: str) -> _Pairs:
+    if too_many_parts(raw):
+        raise Refused(413, f"the request's JSON has more than {MOST_PARTS} parts")
     try:
         said = json.loads(raw.decode(), object_pairs_hook=_Pairs)
     except json.JSONDecodeError as error:

@@ -1,5 +1,6 @@
 """One request to the Ollama behind us and its answer back, as they come: nothing is gathered on the way."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from urllib.parse import unquote
 
@@ -13,7 +14,7 @@ from mirror.proxy.bodies import Refused, begin, body_of, texts_of
 from mirror.proxy.handing import Answer
 from mirror.proxy.headers import passed_on
 from mirror.proxy.table import Passed
-from mirror.values import InvalidModelName
+from mirror.values import LARGE_JSON, InvalidModelName
 
 _LARGE = 128 << 10
 """Go reads twice as much of a body that its handler did not want before it resets the connection (net/http)."""
@@ -73,7 +74,7 @@ class Relay:
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Refused(415, "rules on models are set, so the body has to be read: send it without Content-Encoding")
         raw = await body_of(request, self._settings.max_body) if raw is None else raw
-        for name in texts_of(raw, row.names, "request") if raw.strip() else ():
+        for name in await _named(raw, row):
             self._vet(name, request)
         return raw
 
@@ -94,6 +95,13 @@ def path_of(request: web.Request, row: Passed) -> str:
             raise web.HTTPNotFound(text="404 page not found")
     query = request.rel_url.raw_query_string
     return f"{path}?{query}" if query and query.isascii() and query.isprintable() else path
+
+
+async def _named(raw: bytes, row: Passed) -> list[str]:
+    """Return the models that a body names. Raises Refused."""
+    if len(raw) > LARGE_JSON:
+        return await asyncio.to_thread(texts_of, raw, row.names, "request")
+    return texts_of(raw, row.names, "request") if raw.strip() else []
 
 
 async def _body(request: web.Request) -> AsyncIterator[bytes]:

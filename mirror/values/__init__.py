@@ -13,6 +13,7 @@ from mirror.values.invalid import (
     InvalidRange,
     InvalidWindow,
 )
+from mirror.values.json_text import LARGE_JSON, MOST_PARTS, too_many_parts
 from mirror.values.manifest import MANIFEST_TYPES, MAX_MANIFEST_BYTES, Descriptor, Manifest
 from mirror.values.name import DEFAULT_HOST, ModelName
 from mirror.values.pattern import NamePattern
@@ -20,8 +21,10 @@ from mirror.values.ranges import ByteRange, RangeSet
 
 __all__ = [
     "DEFAULT_HOST",
+    "LARGE_JSON",
     "MANIFEST_TYPES",
     "MAX_MANIFEST_BYTES",
+    "MOST_PARTS",
     "ByteRange",
     "Descriptor",
     "Digest",
@@ -36,4 +39,5 @@ __all__ = [
     "ModelName",
     "NamePattern",
     "RangeSet",
+    "too_many_parts",
 ]
