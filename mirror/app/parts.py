@@ -185,6 +185,7 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
             tasks.append(group.create_task(parts.prompting.worker.run(), name="prompts"))
         tasks.append(group.create_task(parts.nodes.run(), name="nodes"))
         tasks.append(group.create_task(parts.pool.knock(), name="knock"))
+        tasks.append(group.create_task(parts.turns.run(), name="turns"))
         try:
             yield
         finally:

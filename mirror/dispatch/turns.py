@@ -11,11 +11,20 @@ from mirror.dispatch.lane import Place
 from mirror.dispatch.pool import Member, Pool, Wanted
 from mirror.errors import AllDown, NoTurn, NowhereToRun
 
+_Kind = tuple[str, frozenset[str], bool]
+_LOOK_S = 1.0
+_IN_VAIN_S = 15.0
+
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
     wanted: Wanted
     given: asyncio.Future[Member]
+
+    @property
+    def kind(self) -> _Kind:
+        """What is the same for all that run on the same members."""
+        return self.wanted.model, self.wanted.tried, self.wanted.job
 
 
 @dataclass(eq=False, slots=True)
@@ -51,6 +60,7 @@ class Turns:
         self._pool = pool
         self._timeout_s = timeout_s
         self._clock = clock
+        self._in_vain_since: dict[_Kind, float] = {}
         pool.changed = self._serve
 
     @property
@@ -79,6 +89,35 @@ class Turns:
         self._queue.unblock(user)
         self._serve()
 
+    async def run(self) -> None:
+        """Look every second, until cancelled, who waits in vain."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self.look()
+
+    def look(self) -> None:
+        """End the waiting of those whom for a while no member could have served: theirs went while they waited.
+
+        A member that is started anew is back before that.
+        """
+        waiting: dict[_Kind, list[_Waiting]] = {}
+        for place in self._queue:
+            waiting.setdefault(place.item.kind, []).append(place.item)
+        now = self._clock()
+        in_vain = [kind for kind, (first, *_) in waiting.items() if not self._pool.possible(first.wanted)]
+        self._in_vain_since = {kind: self._in_vain_since.get(kind, now) for kind in in_vain}
+        for kind, since in self._in_vain_since.items():
+            if now - since >= _IN_VAIN_S:
+                for one in waiting[kind]:
+                    self._refuse(one)
+
+    def _refuse(self, waiting: _Waiting) -> None:
+        try:
+            self._insist(waiting.wanted)
+        except (NowhereToRun, AllDown) as error:
+            if not waiting.given.done():
+                waiting.given.set_exception(error)
+
     @asynccontextmanager
     async def turn(self, user: str, wanted: Wanted, cost: float) -> AsyncIterator[Turn]:
         """Wait for a turn, and have it while the context lasts.
@@ -86,7 +125,7 @@ class Turns:
         Raises:
             TooManyWaiting, UserBlocked: it may not even wait.
             NoTurn: it waited for ``timeout_s``.
-            NowhereToRun: no member has the model; AllDown: none can be used at all.
+            NowhereToRun: no member has the model, or has had it for a while; AllDown: none can be used at all.
         """
         self._insist(wanted)
         asked_at = self._clock()
@@ -131,18 +170,22 @@ class Turns:
         self._serve()
         if given.done():
             return given.result()
+        timer = asyncio.get_running_loop().call_later(self._timeout_s, self._expire, given)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await given
-        except BaseException as error:
+            return await given
+        except BaseException:
             if not self._queue.drop(place):  # it was given in the very moment in which nobody wanted it any more
                 given.result().active -= 1
                 self._queue.settle(place)
             self._serve()
-            if isinstance(error, TimeoutError):
-                said = f"no Ollama was free for {self._timeout_s:g} s (dispatch.timeout); try again later"
-                raise NoTurn(said) from None
             raise
+        finally:
+            timer.cancel()
+
+    def _expire(self, given: asyncio.Future[Member]) -> None:
+        if not given.done():
+            said = f"no Ollama was free for {self._timeout_s:g} s (dispatch.timeout); try again later"
+            given.set_exception(NoTurn(said))
 
     def _insist(self, wanted: Wanted) -> None:
         if self._pool.possible(wanted):
@@ -153,15 +196,14 @@ class Turns:
 
     def _serve(self) -> None:
         """Give turns while there is a slot for a head that waits."""
-        nowhere: set[Wanted] = set()
+        nowhere: set[_Kind] = set()
 
         def fits(waiting: _Waiting) -> Member | None:
-            kind = replace(waiting.wanted, conversation="")
-            if waiting.given.done() or kind in nowhere:
+            if waiting.given.done() or (nowhere and waiting.kind in nowhere):
                 return None
             member = self._pool.choose(waiting.wanted)
             if member is None:
-                nowhere.add(kind)  # no slot gets free meanwhile
+                nowhere.add(waiting.kind)  # no slot gets free meanwhile
             return member
 
         while len(self._queue) and self._pool.has_room:

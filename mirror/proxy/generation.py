@@ -77,23 +77,25 @@ class Generation:
             raise Refused(429, "the requests that wait take too much memory already; try again later")
         self._held += len(raw)
         try:
-            return await self._answered(request, row, user, raw)
+            asked = await self._read(request, row, raw, user)
+            wanted = await self._within_reach(asked, user_of(request))
+            async with self._turns.turn(user, wanted, asked.cost) as turn:
+                try:
+                    return await self._run(request, row, asked, turn)
+                finally:
+                    if turn.cost is None:
+                        turn.cost = max(asked.cost, _TOKENS_A_SECOND * self._turns.held_s(turn))
         finally:
             self._held -= len(raw)
 
-    async def _answered(self, request: web.Request, row: Passed, user: str, raw: bytes) -> web.StreamResponse:
+    async def _read(self, request: web.Request, row: Passed, raw: bytes, user: str) -> Asked:
+        """Return what a body asks for, aliases replaced. Raises Refused, NotAllowed."""
         asked = await read(raw, self._aliases, user)
         if asked.raw is not raw:
             await self._relay.vetted(request, row, asked.raw)
         if asked.text.startswith(QUEUED):
             raise Refused(404, f"model '{unmarked(asked.text)}' not found: it is queued")
-        wanted = await self._within_reach(asked, user_of(request))
-        async with self._turns.turn(user, wanted, asked.cost) as turn:
-            try:
-                return await self._run(request, row, asked, turn)
-            finally:
-                if turn.cost is None:
-                    turn.cost = max(asked.cost, _TOKENS_A_SECOND * self._turns.held_s(turn))
+        return asked
 
     async def _within_reach(self, asked: Asked, user: str) -> Wanted:
         """Return what is wanted so that there is an Ollama for it.
