@@ -58,7 +58,7 @@ class _Members:
         self._pool = pool
         self._nodes = nodes
         self._backends: list[Backend] = []
-        self._spare: list[Backend] = []
+        self._gone: dict[str, Member] = {}
 
     async def close(self) -> None:
         """End every connection."""
@@ -72,11 +72,11 @@ class _Members:
             return  # a node may not take the name of an Ollama of the settings
         if node is None:
             if member is not None:
-                self._spare.append(member.backend)
+                self._gone[id_] = member
             self._pool.remove(id_)
             return
         if member is None:
-            member = Member(id=id_, backend=self._backend(), node=True)
+            member = self._newcomer(id_)
         member.backend.url = node.url
         said = node.said
         member.slots = said.slots or self._settings.dispatch.slots
@@ -95,9 +95,19 @@ class _Members:
         member = self._pool.get(id_)
         return Work(member.active, member.failures) if member is not None else Work()
 
+    def _newcomer(self, id_: str) -> Member:
+        """Return the member for a node; one that comes back while it still works has that many slots fewer."""
+        known = self._gone.get(id_)
+        if known is None or not known.active:
+            return Member(id=id_, backend=self._backend(), node=True)
+        del self._gone[id_]
+        known.failures, known.problem = 0, None
+        return known
+
     def _backend(self) -> Backend:
-        if self._spare:
-            return self._spare.pop()
+        idle = next((one.id for one in self._gone.values() if not one.active), None)
+        if idle is not None:
+            return self._gone.pop(idle).backend
         token = self._settings.hub.token
         bearer = token.get_secret_value() if token else None
         made = Backend("", self._settings.proxy.connect_timeout, bearer, self._pseudonym)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import aiohttp_jinja2
@@ -37,6 +38,8 @@ from mirror.web import (
     StatusFace,
     StoreFace,
     TurnsFace,
+    hidden_from,
+    hides,
 )
 
 log = structlog.get_logger(__name__)
@@ -182,7 +185,12 @@ def _hub(parts: Parts) -> HubFace:
     aliases = dict(said.dispatch.aliases)
     jobs = OnThePool(parts.turns, parts.pool, users, parts.admission, aliases, silence_s=silence_s, retries=retries)
     token = said.hub.token
-    return HubFace(parts.nodes, Jobs(jobs, said.proxy.max_body), token.get_secret_value() if token else None)
+
+    def hiding(request: web.Request) -> Callable[[str], bool]:
+        return partial(hides, hidden_from(request, parts.admission))
+
+    offered = Jobs(jobs, said.proxy.max_body)
+    return HubFace(parts.nodes, offered, token.get_secret_value() if token else None, hiding)
 
 
 def _faces_that_look(parts: Parts, metrics: Metrics) -> Iterable[Face]:

@@ -1,6 +1,7 @@
 """``/nodes``, ``/jobs`` and ``/healthz``: the hub, in the JSON of older ones."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from aiohttp import web
 
@@ -12,15 +13,20 @@ from mirror.hub.replies import detailed, detailing, object_of, shows, unknown_ca
 
 _LARGEST_HEARTBEAT = 2 << 20
 
+Hiding = Callable[[web.Request], Callable[[str], bool]]
+
 
 class HubFace:
     """The routes of the hub. Who may use which of them the gate decides; of heartbeats ``token``, if there is
     one; else a node needs what a user of the API needs: nothing, until a key for that was made.
     """
 
-    def __init__(self, nodes: Nodes, jobs: Jobs | None = None, token: str | None = None) -> None:
-        """Without ``jobs`` there is no /jobs."""
+    def __init__(
+        self, nodes: Nodes, jobs: Jobs | None = None, token: str | None = None, hiding: Hiding = lambda _: _nothing
+    ) -> None:
+        """Without ``jobs`` there is no /jobs. ``hiding`` says of a request which models its sender must not see."""
         self._nodes = nodes
+        self._hiding = hiding
         self._jobs = jobs
         self._token = token
 
@@ -41,9 +47,10 @@ class HubFace:
         """Say that it runs."""
         return web.json_response({"status": "ok"})
 
-    async def nodes(self, _: web.Request) -> web.StreamResponse:
+    async def nodes(self, request: web.Request) -> web.StreamResponse:
         """Show every node."""
-        return web.json_response([self._view(node) for node in self._nodes])
+        hides = self._hiding(request)
+        return web.json_response([_without(hides, self._view(node)) for node in self._nodes])
 
     async def node(self, request: web.Request) -> web.StreamResponse:
         """Show one node."""
@@ -51,7 +58,7 @@ class HubFace:
         found = self._nodes.get(id_)
         if found is None:
             raise NoSuchNode(id_)
-        return web.json_response(self._view(found))
+        return web.json_response(_without(self._hiding(request), self._view(found)))
 
     async def heartbeat(self, request: web.Request) -> web.StreamResponse:
         """Take a heartbeat; answer with the node as it is known now."""
@@ -81,5 +88,13 @@ class HubFace:
         self._nodes.remove(request.match_info["id"])
         return web.Response(status=204)
 
-    def _view(self, node: Node) -> dict[str, object]:
+    def _view(self, node: Node) -> dict[str, Any]:
         return node.view(self._nodes.status(node))
+
+
+def _without(hides: Callable[[str], bool], view: dict[str, Any]) -> dict[str, Any]:
+    return {**view, **{key: [one for one in view[key] if not hides(one)] for key in ("models", "loaded")}}
+
+
+def _nothing(_: str) -> bool:
+    return False

@@ -3,6 +3,7 @@
 from mirror.web.admin import AdminFace
 from mirror.web.bundle_face import BundleFace
 from mirror.web.gate import Gate
+from mirror.web.hiding import hidden_from, hides
 from mirror.web.keys_face import KeysFace
 from mirror.web.metrics import Metrics
 from mirror.web.queue_desk import QueueDesk
@@ -26,4 +27,6 @@ __all__ = [
     "StatusFace",
     "StoreFace",
     "TurnsFace",
+    "hidden_from",
+    "hides",
 ]

@@ -1,7 +1,6 @@
 """``/mirror/v1/turns``: who waits for a turn and who has one, and the Ollamas they are on."""
 
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -9,8 +8,7 @@ from aiohttp import web
 from mirror.dispatch import Member, Pool, Turns, Usage
 from mirror.fill import Admission
 from mirror.hub import Nodes
-from mirror.values import InvalidModelName, ModelName
-from mirror.web.hiding import Hidden, hidden_from
+from mirror.web.hiding import Hidden, hidden_from, hides
 from mirror.web.problems import answering, problem
 from mirror.web.requests import BadRequest, body_of
 
@@ -109,14 +107,8 @@ def _backend(one: Member, pool: Pool, hidden: Hidden) -> dict[str, Any]:
         "active": one.active,
         "slots": one.slots,
         "models": len(one.models),
-        "loaded": sorted(name for name in one.loaded if not _is_hidden(name, hidden)),
+        "loaded": sorted(name for name in one.loaded if not hides(hidden, name)),
         "cpu": one.cpu,
         "failures": one.failures,
         "problem": one.problem,
     }
-
-
-def _is_hidden(key: str, hidden: Hidden) -> bool:
-    with suppress(InvalidModelName):
-        return hidden(ModelName.parse(key))
-    return True
