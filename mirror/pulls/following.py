@@ -10,6 +10,8 @@ from mirror.pulls.job import Job, State
 from mirror.pulls.queue import Asked, Queue
 
 _EVERY_S = 0.1
+_AT_FULL_PACE = 20
+"""More followers than this look less often each, so that all of them together take no more than they would."""
 
 
 async def followed(queue: Queue, asked: Asked, look: Callable[[Job], None], *, patient: bool, stays: bool) -> Job:
@@ -26,7 +28,7 @@ async def followed(queue: Queue, asked: Asked, look: Callable[[Job], None], *, p
             look(now)
             if not patient and now.error is not None and now.not_before is not None:
                 break
-            await asyncio.sleep(_EVERY_S)
+            await asyncio.sleep(_EVERY_S * max(1.0, queue.followers.total() / _AT_FULL_PACE))
     except asyncio.CancelledError:
         if not stays and not patient and queue.followers[asked.job.id] == 1:
             await _give_up(queue, asked)

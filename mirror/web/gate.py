@@ -35,8 +35,8 @@ _READ = ("GET", "HEAD", "OPTIONS")
 _PAGE = web.RequestKey("mirror_page", str)
 _METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
 _HEADERS = (
-    "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,OpenAI-Beta,X-Stainless-Arch,X-Stainless-Async,"
-    "X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,"
+    "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,OpenAI-Beta,Idempotency-Key,X-Stainless-Arch,"
+    "X-Stainless-Async,X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,"
     "X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,"
     "X-Stainless-Runtime-Version,X-Stainless-Timeout"
 )
@@ -80,6 +80,7 @@ class Gate:
         self._where = Whereabouts(security.trusted_proxies)
         self._pages = Pages(security.origins)
         self._names = OwnNames(settings)
+        self._decide = self._of_scope  # bound once: a request that waits keeps it
         count = security.rate_limit_requests
         self._limit = Limit(count, security.rate_limit_window, clock) if count is not None else None
 
@@ -120,7 +121,7 @@ class Gate:
         elif (grant := self._of_ticket(request, route)) is not None:
             caller = replace(with_grant(caller, grant), by_ticket=True)
         request[CALLER] = caller
-        request[RIGHTS] = Rights(lambda scope: self._of_scope(request, scope, caller))
+        request[RIGHTS] = Rights(self._decide, request, caller)
         if (answer := self._of_page(request, caller)) is not None:
             return answer
         if route.counted and self._limit is not None:
