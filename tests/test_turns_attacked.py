@@ -2,15 +2,21 @@
 
 import asyncio
 import json
+from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mirror.demo.model import MODEL_TYPE
-from mirror.dispatch import Meter, model_key
+from mirror.dispatch import FairQueue, Member, Meter, Pool, Rules, Turns, Wanted, model_key
+from mirror.errors import NowhereToRun
 from mirror.hub import InvalidHeartbeat, parse_heartbeat
-from mirror.values import ModelName
+from mirror.ollama import Backend
+from mirror.pulls import followed
+from mirror.values import MOST_PARTS, ModelName
+from tests.access import Clock
 from tests.behind import Fronted, asked, closed, fronted
 from tests.fakes.ollama import running_fake_ollama
 from tests.fakes.ollama_trouble import Trouble
@@ -225,3 +231,91 @@ async def test_nobody_has_more_turns_by_more_addresses_of_one_network(tmp_path: 
         for number in range(3):
             await asked(at.client, "/api/generate", GENERATE, X_Forwarded_For=f"2001:db8::{number + 1}")
         assert [one.user for one in at.mirror.parts.turns.users()] == ["2001:db8::/64"]
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/jobs", "/api/v1/prompt"])
+async def test_json_of_millions_of_parts_is_not_read(path: str, tmp_path: Path) -> None:
+    """Reading it would take seconds in which nobody else is served; one long text is no such thing."""
+    async with fronted(tmp_path, hub__enabled=True) as at:
+        many_parts = b'{"model":"m","prompt":"x","options":{"a":[' + b"1," * (MOST_PARTS + 1) + b"1]}}"
+        assert (await at.json(path, many_parts))[0] == 413
+        assert at.ollama.asked == []
+        long = b'{"model":"m","prompt":"' + b"x" * 2 * MOST_PARTS + b'","stream":false}'
+        assert (await at.json("/api/generate", long))[0] == 200
+        assert at.mirror.parts.turns.waiting == 0
+
+
+async def test_who_waits_for_a_model_that_has_gone_is_told_so_after_a_while() -> None:
+    """Not after the whole of the time that a queue may take; an Ollama that is started anew is back before."""
+    clock, pool = Clock(), Pool()
+    async with AsyncExitStack() as stack:
+        for id_ in ("first", "second"):
+            backend = Backend("http://127.0.0.1:9", 1.0)
+            stack.push_async_callback(backend.close)
+            pool.put(Member(id=id_, backend=backend, online=True, models=frozenset({"m"} if id_ == "first" else ())))
+        first = next(iter(pool))
+        turns: Turns = Turns(FairQueue(Rules()), pool, timeout_s=1000, clock=clock)
+        async with turns.turn("ann", Wanted(model="m"), 1.0):
+            async with asyncio.TaskGroup() as group:
+                waits = group.create_task(_refused(turns, "bob"))
+                await asyncio.sleep(0)
+                for seconds, online in ((0, False), (14, False), (1, True), (10, False), (14, False)):
+                    clock.at += seconds
+                    first.online = online
+                    turns.look()
+                    await asyncio.sleep(0)
+                    assert not waits.done()
+                clock.at += 2
+                turns.look()
+            assert waits.result()
+            assert turns.waiting == 0
+
+
+async def test_a_node_that_comes_back_has_the_work_that_it_had(tmp_path: Path) -> None:
+    """To forget it and have it register again gives it no slots anew."""
+    async with fronted(tmp_path, backend="none", hub__enabled=True) as at:
+        pool = at.mirror.parts.pool
+        await beat(at, "n", models=["m"], api=True)
+        (before,) = pool
+        before.active = 1
+        for _ in range(2):
+            assert (await at.client.get("/nodes/n", method="DELETE")).status == 204
+            await beat(at, "n", models=["m"], api=True)
+            assert [one.active for one in pool] == [1]
+        before.active = 0
+        assert (await at.client.get("/nodes/n", method="DELETE")).status == 204
+        await beat(at, "n", models=["m"], api=True)
+        assert [one is before for one in pool] == [False]
+
+
+async def test_nodes_show_no_model_that_is_hidden(tmp_path: Path) -> None:
+    """What the rules refuse by its name is told nowhere else either."""
+    async with fronted(tmp_path, backend="none", hub__enabled=True, security__rules=[{"deny": ["secret"]}]) as at:
+        await beat(at, "n", models=["m", "secret"], loaded=["secret"], api=True)
+        for path in ("/nodes", "/nodes/n"):
+            said = json.loads((await at.client.get(path)).body)
+            node = said[0] if isinstance(said, list) else said
+            assert (node["models"], node["loaded"]) == (["m"], []), path
+
+
+async def test_many_who_wait_for_one_pull_look_at_it_less_often_each(tmp_path: Path) -> None:
+    """Four hundred of them would else keep a core busy for nothing."""
+    async with fronted(tmp_path) as at:
+        queue, looks = at.mirror.parts.queue, Counter[str]()
+        wanted = await queue.ask(ModelName.parse("m"), "ann")
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(followed(queue, wanted, lambda _: looks.update("x"), patient=True, stays=True))
+                for _ in range(400)
+            ]
+            await asyncio.sleep(1)
+            for task in tasks:
+                task.cancel()
+        assert looks.total() < 900
+
+
+async def _refused(turns: Turns, user: str) -> bool:
+    with pytest.raises(NowhereToRun):
+        async with turns.turn(user, Wanted(model="m"), 1.0):
+            pass
+    return True
