@@ -27,6 +27,7 @@ from mirror.pulls import Deliveries, Guards, Pace, Queue, WallClock, Webhook, Wi
 from mirror.store import Pins, Store
 from mirror.upstream import Upstreams
 from mirror.values import NamePattern
+from mirror.web import Watch
 
 _PROVING_THREADS = 4
 _FLUSH_S = 5.0
@@ -66,6 +67,7 @@ class Parts:
     nodes: Nodes
     prompting: Prompting
     pace: Pace
+    watch: Watch
 
 
 @asynccontextmanager
@@ -140,6 +142,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
             nodes=nodes,
             prompting=prompting,
             pace=pace,
+            watch=Watch(events, fills, pulling.queue, dispatching.turns, dispatching.pool, prompting.prompts.counts),
         )
 
 
@@ -186,6 +189,7 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
         tasks.append(group.create_task(parts.nodes.run(), name="nodes"))
         tasks.append(group.create_task(parts.pool.knock(), name="knock"))
         tasks.append(group.create_task(parts.turns.run(), name="turns"))
+        tasks.append(group.create_task(parts.watch.run(), name="watch"))
         try:
             yield
         finally:

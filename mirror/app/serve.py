@@ -30,6 +30,7 @@ from mirror.upstream.addresses import is_public
 from mirror.web import (
     AdminFace,
     BundleFace,
+    EventsFace,
     Metrics,
     QueueDesk,
     QueueFace,
@@ -139,6 +140,9 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
     faces = (access, *_faces(parts, names, certificates, data, access), *_faces_that_look(parts, metrics))
     for face in faces:
         app.add_routes(face.routes())
+    watching = EventsFace(parts.events, parts.watch, parts.admission)
+    app.add_routes(watching.routes())
+    app.on_shutdown.append(watching.end)
     if settings.hub.enabled:
         app.add_routes(_hub(parts).routes())
     if settings.prompts.enabled:

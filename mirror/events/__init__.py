@@ -20,6 +20,7 @@ from mirror.events.news import (
     PullEnded,
     Reason,
     ScrubEnded,
+    Seen,
     Served,
     UpstreamAnswered,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "PullEnded",
     "Reason",
     "ScrubEnded",
+    "Seen",
     "Served",
     "Subscription",
     "UpstreamAnswered",

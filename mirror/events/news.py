@@ -1,8 +1,10 @@
 """The news there is. Sizes are bytes, durations seconds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from mirror.values import Digest, Manifest, ModelName
 
@@ -207,6 +209,15 @@ class UpstreamAnswered:
     ok: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What tells nobody of itself, as a look each second found it: ``said`` is for people who watch."""
+
+    topic: str
+    kind: str
+    said: Mapping[str, Any]
+
+
 Event = (
     ManifestServed
     | BlobServed
@@ -225,4 +236,5 @@ Event = (
     | PullEnded
     | Answered
     | UpstreamAnswered
+    | Seen
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -69,6 +70,11 @@ class Prompts:
             return [prompt_of(row) for row in rows]
 
         self._under_way = {one.id: one for one in await self._done(read)}
+
+    def counts(self) -> dict[str, int]:
+        """Return how many are queued and how many processing."""
+        states = Counter(one.state for one in self._under_way.values())
+        return {state.value: states[state] for state in (State.QUEUED, State.PROCESSING)}
 
     @property
     def waiting(self) -> list[Prompt]:

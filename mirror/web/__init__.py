@@ -2,6 +2,7 @@
 
 from mirror.web.admin import AdminFace
 from mirror.web.bundle_face import BundleFace
+from mirror.web.events_face import EventsFace
 from mirror.web.gate import Gate
 from mirror.web.hiding import hidden_from, hides
 from mirror.web.keys_face import KeysFace
@@ -13,10 +14,12 @@ from mirror.web.setup_face import SetupFace
 from mirror.web.status import StatusFace
 from mirror.web.store_face import StoreFace
 from mirror.web.turns_face import TurnsFace
+from mirror.web.watch import Watch
 
 __all__ = [
     "AdminFace",
     "BundleFace",
+    "EventsFace",
     "Gate",
     "KeysFace",
     "Metrics",
@@ -27,6 +30,7 @@ __all__ = [
     "StatusFace",
     "StoreFace",
     "TurnsFace",
+    "Watch",
     "hidden_from",
     "hides",
 ]

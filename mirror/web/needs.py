@@ -67,6 +67,7 @@ TABLE = (
     Route("/mirror/v1/queue/", _READ, Special.LOOKING, counted=True),
     Route("/mirror/v1/queue", frozenset({"POST"}), Scope.PULL, counted=True),
     Route("/mirror/v1/turns", _READ, Special.LOOKING, counted=True),
+    Route("/mirror/v1/events", _READ, Special.LOOKING, counted=True),
     Route("/mirror/v1/", None, Scope.ADMIN, counted=True),
     Route("/mirror/cache", None, Scope.ADMIN, counted=True),
 )

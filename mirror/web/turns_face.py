@@ -5,12 +5,13 @@ from typing import Any
 
 from aiohttp import web
 
-from mirror.dispatch import Member, Pool, Turns, Usage
+from mirror.dispatch import Pool, Turns
 from mirror.fill import Admission
 from mirror.hub import Nodes
-from mirror.web.hiding import Hidden, hidden_from, hides
+from mirror.web.hiding import hidden_from
 from mirror.web.problems import answering, problem
 from mirror.web.requests import BadRequest, body_of
+from mirror.web.turn_views import backend_view, users_view
 
 _USER = '{"user": "ann"}'
 _WEIGHT = '{"user": "ann", "weight": 2}'
@@ -77,38 +78,8 @@ class TurnsFace:
 
     def _view(self, request: web.Request) -> dict[str, Any]:
         hidden = hidden_from(request, self._admission)
-        users = sorted(self._turns.users(), key=lambda one: (-one.waiting, -one.running, -one.taken, one.user))
         return {
             "waiting": self._turns.waiting,
-            "users": [_user(one) for one in users],
-            "backends": [_backend(one, self._pool, hidden) for one in self._pool],
+            "users": users_view(self._turns.users()),
+            "backends": [backend_view(one, self._pool, hidden) for one in self._pool],
         }
-
-
-def _user(one: Usage) -> dict[str, Any]:
-    return {
-        "user": one.user,
-        "waiting": one.waiting,
-        "running": one.running,
-        "taken": one.taken,
-        "cost": round(one.cost, 1),
-        "weight": one.weight,
-        "blocked": one.blocked,
-    }
-
-
-def _backend(one: Member, pool: Pool, hidden: Hidden) -> dict[str, Any]:
-    state = "online" if one.online or pool.lone else "offline"
-    return {
-        "id": one.id,
-        "url": one.backend.url,
-        "state": "draining" if one.draining else "degraded" if pool.degraded(one) else state,
-        "node": one.node,
-        "active": one.active,
-        "slots": one.slots,
-        "models": len(one.models),
-        "loaded": sorted(name for name in one.loaded if not hides(hidden, name)),
-        "cpu": one.cpu,
-        "failures": one.failures,
-        "problem": one.problem,
-    }
