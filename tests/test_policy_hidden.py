@@ -7,6 +7,7 @@ from mirror.access import Keyring, Scope
 from tests.fakes.registry import running_fake_registry
 from tests.support import Machine, add_blob, mirrored
 
+PAGES = ("/", "/mirror/models", "/mirror/models/secret:latest", "/mirror/pulls", "/mirror/ollamas")
 LOOKS = (
     "/mirror/v1/models",
     "/mirror/v1/models/secret:latest",
@@ -16,7 +17,7 @@ LOOKS = (
     "/mirror/v1/queue",
     "/mirror/v1/queue/history",
     "/metrics",
-    "/",
+    *PAGES,
 )
 
 
@@ -24,7 +25,7 @@ async def _tellers(client: Machine, name: str, shown: str) -> set[str]:
     """Where a name is told."""
     found = set()
     for path in LOOKS:
-        accept = "text/html" if path == "/" else "*/*"
+        accept = "text/html" if path in PAGES else "*/*"
         answer = await client.get(path, Accept=accept, Authorization=f"Bearer {shown}")
         told = answer.body.decode().replace("secret:latest is not in the store", "")
         assert answer.status in (200, 404), path
@@ -56,7 +57,7 @@ async def test_a_hidden_model_is_told_to_admins_alone(tmp_path: Path) -> None:
                 ) as pulled:
                     assert json.loads((await pulled.read()).splitlines()[-1])["status"] == "success"
             open_to = await _tellers(client, "secret", secrets[Scope.PULL])
-            assert {"/mirror/v1/models", "/mirror/v1/models/secret:latest", "/mirror/stats", "/"} <= open_to
+            assert {"/mirror/v1/models", "/mirror/v1/models/secret:latest", "/mirror/stats", *PAGES[1:4]} <= open_to
         rule = {"security__rules": [{"deny": ["secret"], "users": ["pull"]}]}
         async with mirrored(tmp_path, fake, **changes, **rule) as (mirror, client):
             assert len(mirror.parts.store.complete) == 2

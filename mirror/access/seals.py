@@ -28,6 +28,7 @@ _BYTES = 32
 _LARGEST = 4096
 _TICKET_BYTES = 16
 _LOCAL_S = 60.0
+_DAY_S = 86_400
 _TOKEN = "mt_"  # noqa: S105  # how a token begins, not one
 _TICKET = re.compile(r"([A-Za-z0-9_~-]{1,64})\.([0-9a-f]{1,12})\.([A-Za-z0-9_-]{22})", re.ASCII)
 
@@ -129,6 +130,22 @@ class Seal:
     def mark(self, text: str) -> str:
         """Return a few letters by which ``text`` is known again and from which nothing of it can be told."""
         return self._mac(b"mark", text.encode(errors="surrogateescape")).hex()[:8]
+
+    def form(self, who: str) -> str:
+        """Return what our pages put into their forms, so that no page of another site can send one for ``who``.
+
+        It is good until the end of the next day, by UTC.
+        """
+        return self._of_form(who, int(self._now() // _DAY_S))
+
+    def is_form(self, who: str, text: str) -> bool:
+        """Say whether ``text`` is what ``form`` returned for them lately."""
+        today = int(self._now() // _DAY_S)
+        given = text.encode("utf-8", "surrogateescape")
+        return any(hmac.compare_digest(self._of_form(who, day).encode(), given) for day in (today, today - 1))
+
+    def _of_form(self, who: str, day: int) -> str:
+        return _text(self._mac(b"form", f"{day} {who}".encode("utf-8", "surrogateescape")))
 
     def _of_ticket(self, digest: Digest, key_id: str, until: str) -> str:
         return _text(self._mac(b"ticket", f"{digest} {key_id} {until}".encode())[:_TICKET_BYTES])

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-import aiohttp_jinja2
-import jinja2
 import structlog
 from aiohttp import web
 
@@ -21,6 +19,7 @@ from mirror.app.access_log import access_log, wanted
 from mirror.app.api import add_api
 from mirror.app.hub import announcing
 from mirror.app.news_log import LOGGED, log_news
+from mirror.app.pages import Pages, pages_on, queue_desk
 from mirror.app.parts import Parts, kept_in_order, opened_parts
 from mirror.config import Settings, not_yet
 from mirror.hub import HubFace, Jobs, OnThePool
@@ -32,7 +31,6 @@ from mirror.web import (
     BundleFace,
     EventsFace,
     Metrics,
-    QueueDesk,
     QueueFace,
     RollbackFace,
     SetupFace,
@@ -135,9 +133,11 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
         ],
         client_max_size=_LARGEST_BODY,
     )
-    aiohttp_jinja2.setup(app, loader=jinja2.PackageLoader("mirror.web"), autoescape=True)
     app.on_response_prepare.append(access.gate.prepare)
-    faces = (access, *_faces(parts, names, certificates, data, access), *_faces_that_look(parts, metrics))
+    pages = pages_on(app, parts, access)
+    setup = SetupFace(settings, names, certificates, pages.shown)
+    faces: list[Face] = [access, setup, *_faces(parts, data, access), *_faces_that_look(parts, metrics, pages)]
+    faces += [CertificateFace(certificates), *([pages] if settings.features.enable_web_ui else [])]
     for face in faces:
         app.add_routes(face.routes())
     watching = EventsFace(parts.events, parts.watch, parts.admission)
@@ -153,7 +153,7 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
     return app
 
 
-def _faces(parts: Parts, names: Names, certificates: Certificates, data: DataAddress, access: Access) -> Iterable[Face]:
+def _faces(parts: Parts, data: DataAddress, access: Access) -> Iterable[Face]:
     settings = parts.settings
     return (
         RegistryFace(
@@ -168,10 +168,8 @@ def _faces(parts: Parts, names: Names, certificates: Certificates, data: DataAdd
             offline=settings.offline,
         ),
         BundleFace(parts.store, parts.keeper, settings.upstream.host),
-        CertificateFace(certificates),
-        SetupFace(settings, names, certificates),
         QueueFace(
-            QueueDesk(parts.queue, parts.worker, parts.pace, parts.wishes, parts.tags, settings.upstream.host),
+            queue_desk(parts),
             parts.puller,
             offline=settings.offline,
             keeps_filling=settings.cache.keep_filling,
@@ -197,8 +195,9 @@ def _hub(parts: Parts) -> HubFace:
     return HubFace(parts.nodes, offered, token.get_secret_value() if token else None, hiding)
 
 
-def _faces_that_look(parts: Parts, metrics: Metrics) -> Iterable[Face]:
+def _faces_that_look(parts: Parts, metrics: Metrics, pages: Pages) -> Iterable[Face]:
     settings = parts.settings
+    shows = settings.features.enable_web_ui
     return (
         StatusFace(
             settings,
@@ -209,6 +208,8 @@ def _faces_that_look(parts: Parts, metrics: Metrics) -> Iterable[Face]:
             parts.upstreams.main,
             metrics,
             parts.admission,
+            pages.home.home if shows else None,
+            pages.home.stats if shows else None,
         ),
         AdminFace(
             parts.store,

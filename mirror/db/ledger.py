@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -134,6 +134,13 @@ class Ledger:
     def total(self) -> Traffic:
         """Everything since the database was begun."""
         return sum(self._days.values(), Traffic(**self._now))
+
+    def days(self, count: int) -> list[tuple[date, Traffic]]:
+        """Return the last ``count`` days with what was moved on each, today the last; days are UTC's."""
+        today = self._clock().date()
+        known = [today - timedelta(days=ago) for ago in reversed(range(count))]
+        found = [(day, self._days.get(day.isoformat(), Traffic())) for day in known]
+        return [*found[:-1], (today, found[-1][1] + Traffic(**self._now))]
 
     async def flush(self) -> None:
         """Write what changed since the last time."""

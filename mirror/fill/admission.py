@@ -87,6 +87,14 @@ class Admission:
                 f"{asked.repository}@{digest.short} is refused: there are rules, so ask for it by its tag first"
             )
 
+    async def license_of(self, name: ModelName, manifest: Manifest) -> str:
+        """Return the text of a model's first license, fetched if need be; empty where it has none, or a very long one.
+
+        Raises what fetching a blob raises.
+        """
+        layer = next((one for one in manifest.layers if one.media_type == _LICENSE), None)
+        return await self._text(name, layer, _LICENSE_BYTES) if layer is not None else ""
+
     async def after_digest(self, manifest: Manifest, user: str = ANONYMOUS) -> None:
         """Raise NotAllowed unless a model that is known to have this manifest is allowed. Else as ``after``."""
         if self._policy.empty:

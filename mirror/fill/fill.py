@@ -57,6 +57,7 @@ class Fill:
         self.readers = 0
         self.wanted = 0
         self.ended = asyncio.Event()
+        self.begun_at = time.monotonic()
         self._plan = FillPlan(partial.size, partial.resumed.copy())
         self._source = source
         self._address = address

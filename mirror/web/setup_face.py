@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-import aiohttp_jinja2
 from aiohttp import web
 
 from mirror import __version__
@@ -14,6 +13,7 @@ from mirror.config import FurtherUpstream, Settings
 from mirror.config.kinds import split_address
 from mirror.listen import Authority, Certificates, Names
 from mirror.listen.names import is_loopback, own_addresses, plain_host
+from mirror.web.pages.shown import Shown
 from mirror.web.setup import KEYS, Facts, Place, ways
 from mirror.web.setup_text import ca_text, notes, setup_text, setup_view
 from mirror.web.steps_to import pairs
@@ -31,10 +31,11 @@ class SetupFace:
     ``id`` is chosen at the start, so that who comes by another way can tell that it is the same mirror.
     """
 
-    def __init__(self, settings: Settings, names: Names, certificates: Certificates) -> None:
+    def __init__(self, settings: Settings, names: Names, certificates: Certificates, shown: Shown) -> None:
         self.id = secrets.token_hex(8)
         self._settings = settings
         self._names = names
+        self._shown = shown
         self._certificates = certificates
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
@@ -55,7 +56,7 @@ class SetupFace:
         elif form == "html":
             context = {"facts": facts, "ways": shown, "notes": list(notes(facts)), "ca": ca_text(facts)}
             context["fingerprint"] = pairs(facts.fingerprint) if facts.fingerprint else None
-            response = aiohttp_jinja2.render_template("setup.html", request, context)
+            response = self._shown.page(request, "setup.html", context)
         else:
             response = web.Response(text=setup_text(facts, shown))
         # A shared cache would hand the lines of one caller to another.

@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-import aiohttp_jinja2
 from aiohttp import web
 
 from mirror import __version__
@@ -22,8 +21,15 @@ from mirror.web.views import fill_view, models_view
 _ASK_AGAIN_S = 15.0
 
 
+Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
+StatsPage = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+
+
 class StatusFace:
-    """Answers about the mirror itself. Nothing here changes anything."""
+    """Answers about the mirror itself. Nothing here changes anything.
+
+    Browsers get ``home_page`` and ``stats_page`` where there are pages.
+    """
 
     def __init__(
         self,
@@ -35,6 +41,8 @@ class StatusFace:
         upstream: Upstream,
         metrics: Metrics,
         admission: Admission,
+        home_page: Page | None,
+        stats_page: StatsPage | None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -44,6 +52,8 @@ class StatusFace:
         self._upstream = upstream
         self._metrics = metrics
         self._admission = admission
+        self._home_page = home_page
+        self._stats_page = stats_page
         self._started = time.monotonic()
         self._asked_at = float("-inf")
         self._answered = False
@@ -62,9 +72,8 @@ class StatusFace:
     async def home(self, request: web.Request) -> web.StreamResponse:
         """Answer by Accept: a page for browsers, JSON for programs, else the text Ollama's clients probe for."""
         accept = request.headers.get("Accept", "")
-        if "text/html" in accept and self._settings.features.enable_web_ui:
-            context = {"stats": await self._stats(request), "version": __version__, "host": request.host}
-            return aiohttp_jinja2.render_template("home.html", request, context)
+        if "text/html" in accept and self._home_page is not None:
+            return await self._home_page(request)
         if "application/json" in accept:
             return web.json_response(
                 {
@@ -79,8 +88,11 @@ class StatusFace:
         return web.Response(text="Ollama is running")
 
     async def stats(self, request: web.Request) -> web.StreamResponse:
-        """Return the statistics as JSON."""
-        return web.json_response(await self._stats(request))
+        """Answer by Accept: a page for browsers, else JSON."""
+        view = await self._stats(request)
+        if "text/html" in request.headers.get("Accept", "") and self._stats_page is not None:
+            return await self._stats_page(request, view)
+        return web.json_response(view)
 
     async def health(self, request: web.Request) -> web.StreamResponse:
         """Say how the parts are: healthy, degraded (the store serves, the upstream is away), unhealthy (503)."""
