@@ -49,7 +49,7 @@ async def test_ten_models_in_turn_through_a_small_store_while_two_are_read(tmp_p
             assert store.complete.find(ModelName.parse("m2")) is not None
             assert problems(store.layout) == []
             text = (await client.get("/metrics")).body.decode()
-            assert 'mirror_removed_total{kind="model",reason="size"}' in text
+            assert 'mirror_evictions_total{kind="model",reason="size"}' in text
             assert "mirror_store_limit_bytes 1e+06" in text
 
 

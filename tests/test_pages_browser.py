@@ -88,7 +88,8 @@ async def test_no_page_has_a_fault_that_axe_knows(tmp_path: Path) -> None:
 async def _pictured(page: Page, path: str, scheme: str) -> None:
     if (folder := os.environ.get("MIRROR_SCREENSHOTS")) and scheme == "light":
         name = path.partition("?")[0].strip("/").removeprefix("mirror/").partition("/")[0] or "home"
-        await page.screenshot(path=f"{folder}/{name if '?' not in path else 'ask'}.png", full_page=path != "/mirror/setup")
+        file = f"{folder}/{name if '?' not in path else 'ask'}.png"
+        await page.screenshot(path=file, full_page=path != "/mirror/setup")
 
 
 async def test_the_home_page_moves_by_itself_and_survives_a_reload(tmp_path: Path) -> None:

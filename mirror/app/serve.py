@@ -30,6 +30,7 @@ from mirror.web import (
     AdminFace,
     BundleFace,
     EventsFace,
+    Looked,
     Metrics,
     QueueFace,
     RollbackFace,
@@ -121,7 +122,17 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
     """Put the faces on the parts."""
     settings = parts.settings
     access = access_of(settings, names, parts.passes)
-    metrics = Metrics(parts.store, parts.fills, parts.turns, parts.pool)
+    looked = Looked(
+        parts.store,
+        parts.fills,
+        parts.turns,
+        parts.pool,
+        parts.nodes,
+        parts.queue,
+        parts.pace,
+        parts.prompting.prompts.counts,
+    )
+    metrics = Metrics(looked)
     parts.events.tap(metrics.hear)
     logging = [access_log] if settings.logging.access and wanted() else []
     app = web.Application(

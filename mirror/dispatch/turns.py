@@ -45,6 +45,8 @@ class Turn:
 class Turns:
     """Gives turns, as many at once as the pool has slots. For the event loop's thread.
 
+    ``failovers`` counts the turns that went on to another member.
+
     Who leaves while waiting is gone from the queue at once: it is the task that waits which is cancelled.
     """
 
@@ -61,6 +63,7 @@ class Turns:
         self._timeout_s = timeout_s
         self._clock = clock
         self._in_vain_since: dict[_Kind, float] = {}
+        self.failovers = 0
         pool.changed = self._serve
 
     @property
@@ -163,6 +166,7 @@ class Turns:
         except BaseException:
             failed.active += 1  # which the end of the turn takes back
             raise
+        self.failovers += 1
         return turn.member
 
     async def _given(self, place: Place[_Waiting]) -> Member:

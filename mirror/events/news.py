@@ -188,7 +188,10 @@ class PullEnded:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A model has answered a user's request on an Ollama: tokens read and made, how long it waited and ran."""
+    """A model has answered a user's request on an Ollama: tokens read and made, how long it waited and ran.
+
+    ``first_s`` is how much of that went by until the first of the answer was there, where that is known.
+    """
 
     user: str
     model: str
@@ -198,6 +201,7 @@ class Answered:
     waited_s: float
     ran_s: float
     status: int
+    first_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

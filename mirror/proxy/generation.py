@@ -160,10 +160,11 @@ class Generation:
                 if reply.status >= 500 or (reply.status == 404 and asked.model):
                     return await self._refused(member, asked, answer)
                 self._pool.succeeded(member, asked.model if reply.status < 300 else "", asked.conversation)
+                first_s = self._turns.held_s(turn)
                 try:
                     return await answer.hand_on(request, _about(turn))
                 finally:
-                    self._account(asked, turn, meter, reply.status)
+                    self._account(asked, turn, meter, reply.status, first_s)
                     if answer.broken is not None:
                         self._pool.failed(member, str(answer.broken), offline=True)
         except BackendDown as error:
@@ -182,13 +183,13 @@ class Generation:
         said = BackendDown(f"{member.id} answered {status}")
         return _Failure(member, said, whole, status)
 
-    def _account(self, asked: Asked, turn: Turn, meter: Meter, status: int) -> None:
+    def _account(self, asked: Asked, turn: Turn, meter: Meter, status: int, first_s: float) -> None:
         """Charge the user what the answer did cost, and tell the news."""
         usage = meter.usage()
         turn.cost = max(1.0, usage.made + PROMPT_SHARE * usage.prompt)
         user, waited_s, held_s = turn.place.user, turn.waited_s, self._turns.held_s(turn)
         self._events.publish(
-            Answered(user, asked.text, turn.member.id, usage.prompt, usage.made, waited_s, held_s, status)
+            Answered(user, asked.text, turn.member.id, usage.prompt, usage.made, waited_s, held_s, status, first_s)
         )
 
 

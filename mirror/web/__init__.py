@@ -6,7 +6,7 @@ from mirror.web.events_face import EventsFace
 from mirror.web.gate import Gate
 from mirror.web.hiding import hidden_from, hides
 from mirror.web.keys_face import KeysFace
-from mirror.web.metrics import Metrics
+from mirror.web.metrics import Looked, Metrics
 from mirror.web.queue_desk import QueueDesk
 from mirror.web.queue_face import QueueFace
 from mirror.web.rollback_face import RollbackFace
@@ -22,6 +22,7 @@ __all__ = [
     "EventsFace",
     "Gate",
     "KeysFace",
+    "Looked",
     "Metrics",
     "QueueDesk",
     "QueueFace",

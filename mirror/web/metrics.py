@@ -1,14 +1,17 @@
 """Prometheus metrics, counted from the news and looked up at each scrape."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from mirror import __version__
-from mirror.dispatch import Pool, Turns
+from mirror.dispatch import Pool, Turns, model_key
 from mirror.errors import StoreError
 from mirror.events import (
     Answered,
@@ -29,15 +32,22 @@ from mirror.events import (
     UpstreamAnswered,
 )
 from mirror.fill import Fills
+from mirror.hub import Nodes
+from mirror.pulls import Pace, Queue, State
 from mirror.store import Store
 
+_MOST_MODELS = 100
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200)
 
 
 class Metrics:
-    """Listens to the news and answers scrapes. Labels are bounded: results, directions, upstream hosts, Ollamas."""
+    """Listens to the news and answers scrapes.
 
-    def __init__(self, store: Store, fills: Fills, turns: Turns, pool: Pool) -> None:
+    Labels are bounded: results, directions, upstream hosts, Ollamas, and the first ``_MOST_MODELS`` models that answer;
+    those after them are ``other``. Users are no label: their number has no bound, and their names are their own.
+    """
+
+    def __init__(self, looked: "Looked") -> None:
         self.registry = CollectorRegistry()
         kept = self.registry
         requests = Counter("mirror_cache_requests", "Requests by kind and result.", ["kind", "result"], registry=kept)
@@ -55,8 +65,9 @@ class Metrics:
             "mirror_not_kept", "Blobs passed through because they could not be kept.", registry=kept
         )
         why = ["kind", "reason"]
-        self._removed = Counter("mirror_removed", "Things taken out of the store.", why, registry=kept)
-        self._freed = Counter("mirror_removed_bytes", "Bytes freed by taking them out.", why, registry=kept)
+        self._removed = Counter("mirror_evictions", "Things taken out of the store.", why, registry=kept)
+        self._freed = Counter("mirror_evicted_bytes", "Bytes freed by taking them out.", why, registry=kept)
+        self._scrub_errors = Counter("mirror_scrub_errors", "Damaged blobs that scrubs found.", registry=kept)
         self._damaged = Counter("mirror_blobs_damaged", "Blobs found not to be what they were.", registry=kept)
         self._repaired = Counter("mirror_blobs_repaired", "Damaged blobs that were fetched again.", registry=kept)
         self._scrubbed_at = Gauge(
@@ -79,14 +90,24 @@ class Metrics:
         self._answers = Counter(
             "mirror_answers", "Answers of models, by Ollama and status.", ["node", "status"], registry=kept
         )
-        self._tokens = Counter("mirror_answer_tokens", "Tokens read and made.", ["kind"], registry=kept)
+        self._tokens = Counter(
+            "mirror_generate_tokens", "Tokens read and made, by model.", ["model", "kind"], registry=kept
+        )
+        self._first_s = Histogram(
+            "mirror_generate_ttft_seconds",
+            "Time from the turn to the first of the answer, by model.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=kept,
+        )
+        self._models: set[str] = set()
         self._waited_s = Histogram(
             "mirror_queue_wait_seconds", "Time that requests waited for a turn.", buckets=_SECONDS, registry=kept
         )
         self._ran_s = Histogram("mirror_answer_seconds", "Time of answers.", buckets=_SECONDS, registry=kept)
         Info("mirror_build", "The version that runs.", registry=kept).info({"version": __version__})
-        self._looked = _Looked(store, fills, turns, pool)
-        self.registry.register(self._looked)
+        self._looked = looked
+        self.registry.register(looked)
 
     def hear(self, event: Event) -> None:
         """Count one piece of news; the tap for ``Events``."""
@@ -119,11 +140,21 @@ class Metrics:
                 pass
 
     def _hear_answer(self, event: Answered) -> None:
+        model = self._model(event.model if event.status < 300 else "")
         self._answers.labels(event.backend, str(event.status)).inc()
-        self._tokens.labels("read").inc(event.prompt)
-        self._tokens.labels("made").inc(event.made)
+        self._tokens.labels(model, "read").inc(event.prompt)
+        self._tokens.labels(model, "made").inc(event.made)
         self._waited_s.observe(event.waited_s)
         self._ran_s.observe(event.ran_s)
+        if event.first_s is not None and event.status < 300:
+            self._first_s.labels(model).observe(event.first_s)
+
+    def _model(self, text: str) -> str:
+        """Return the label for a model; no number of names makes more of them than there may be."""
+        key = model_key(text) if text else ""
+        if key and len(self._models) < _MOST_MODELS:
+            self._models.add(key)
+        return key if key in self._models else "other"
 
     def _hear_keeping(self, event: Event) -> None:
         match event:
@@ -140,6 +171,7 @@ class Metrics:
             case ScrubEnded(damaged=damaged):
                 self._scrubbed_at.set_to_current_time()
                 self._scrub_damaged.set(damaged)
+                self._scrub_errors.inc(damaged)
             case _:
                 pass
 
@@ -149,41 +181,78 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _Looked:
-    """What is not counted but looked up when asked."""
+@dataclass(eq=False, slots=True)
+class Looked:
+    """What is not counted but looked up; ``prompts`` returns how many prompt jobs are under way, by state."""
 
-    def __init__(self, store: Store, fills: Fills, turns: Turns, pool: Pool) -> None:
-        self._store = store
-        self._fills = fills
-        self._turns = turns
-        self._pool = pool
-        self.blob_sizes: Sequence[int] = ()
+    store: Store
+    fills: Fills
+    turns: Turns
+    pool: Pool
+    nodes: Nodes
+    queue: Queue
+    pace: Pace
+    prompts: Callable[[], Mapping[str, int]]
+    blob_sizes: Sequence[int] = ()
 
     def collect(self) -> Iterable[Metric]:
         """Yield the gauges of this moment."""
-        fills = self._fills.in_flight
+        yield from self._of_the_store()
+        yield from self._of_pulls()
+        yield from self._of_turns()
+
+    def _of_the_store(self) -> Iterable[Metric]:
+        room, fills = self.store.room, self.fills.in_flight
         by_state = GaugeMetricFamily("mirror_store_bytes", "Bytes on disk by state.", labels=["state"])
         by_state.add_metric(["proven"], sum(self.blob_sizes))
-        by_state.add_metric(["partial"], sum(self._store.room.partials().values()))
-        by_state.add_metric(["quarantine"], self._store.room.aside())
-        by_state.add_metric(["promised"], sum(self._store.room.coming.values()))
+        by_state.add_metric(["partial"], sum(room.partials().values()))
+        by_state.add_metric(["quarantine"], room.aside())
+        by_state.add_metric(["promised"], sum(room.coming.values()))
         yield by_state
         with suppress(StoreError):  # a disk that cannot be asked must not take the other figures along
-            limit = self._store.room.limits().size
+            limit = room.limits().size
             if limit is not None:
                 yield GaugeMetricFamily("mirror_store_limit_bytes", "Most that the store may hold.", value=limit)
-        damaged = len(self._store.damaged_models())
+        damaged = len(self.store.damaged_models())
         yield GaugeMetricFamily("mirror_store_damaged_models", "Models that lack a damaged blob.", value=damaged)
         yield GaugeMetricFamily("mirror_store_blobs", "Proven blobs.", value=len(self.blob_sizes))
-        yield GaugeMetricFamily("mirror_store_models", "Complete models.", value=len(self._store.complete))
+        yield GaugeMetricFamily("mirror_store_models", "Complete models.", value=len(self.store.complete))
         yield GaugeMetricFamily("mirror_fill_inflight", "Fills that run.", value=len(fills))
         yield GaugeMetricFamily("mirror_fill_readers", "Readers of fills.", value=sum(one.readers for one in fills))
-        waiting = self._turns.waiting
+
+    def _of_pulls(self) -> Iterable[Metric]:
+        states = Counts(job.state for job in self.queue.jobs)
+        jobs = GaugeMetricFamily("mirror_pull_jobs", "Pulls under way by state.", labels=["state"])
+        for state in State:
+            if not state.over:
+                jobs.add_metric([state.value], states[state])
+        yield jobs
+        rates = GaugeMetricFamily(
+            "mirror_bandwidth_limit_bytes", "Bytes per second that may come in now, where limited.", labels=["kind"]
+        )
+        for kind, rate in (("pulls", self.pace.ahead), ("upstream", self.pace.upstream)):
+            if rate is not None:
+                rates.add_metric([kind], rate)
+        yield rates
+        prompts = GaugeMetricFamily("mirror_jobs", "Prompt jobs under way by state.", labels=["state"])
+        for name, count in self.prompts().items():
+            prompts.add_metric([name], count)
+        yield prompts
+
+    def _of_turns(self) -> Iterable[Metric]:
+        waiting = self.turns.waiting
         yield GaugeMetricFamily("mirror_queue_depth", "Requests that wait for a turn.", value=waiting)
+        failovers = self.turns.failovers
+        yield CounterMetricFamily("mirror_failovers", "Turns that went on to another Ollama.", value=failovers)
         up = GaugeMetricFamily("mirror_node_up", "Ollamas that can be used.", labels=["node"])
         active = GaugeMetricFamily("mirror_node_active", "Requests that run on an Ollama.", labels=["node"])
-        for one in self._pool:
-            up.add_metric([one.id], self._pool.usable(one))
+        for one in self.pool:
+            up.add_metric([one.id], self.pool.usable(one))
             active.add_metric([one.id], one.active)
         yield up
         yield active
+        age = GaugeMetricFamily("mirror_node_heartbeat_age_seconds", "Time since a node was heard of.", labels=["node"])
+        now = datetime.now(UTC)
+        for node in self.nodes:
+            age.add_metric([node.id], max(0.0, (now - node.last_seen).total_seconds()))
+        yield age
