@@ -124,6 +124,8 @@ SAMPLES = {
     "prompts.enabled": ("no", False),
     "prompts.model": ("qwen3:0.6b", "qwen3:0.6b"),
     "prompts.at_once": ("2", 2),
+    "prompts.idle_at_once": ("3", 3),
+    "prompts.windows": ("21:00-05:30", ("21:00-05:30",)),
     "prompts.max_queued": ("50", 50),
     "prompts.max_size": ("50MB", 50_000_000),
     "prompts.tries": ("1", 1),

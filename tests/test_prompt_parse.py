@@ -50,6 +50,8 @@ def test_all_that_may_be_said() -> None:
         ({"prompt": "x", "deadline": "tomorrow"}, "deadline: an instant"),
         ({"prompt": "x", "deadline": "2026-02-21T12:00:00"}, "deadline: an instant"),
         ({"prompt": "x", "deadline": "0001-01-01T00:00:00+23:59"}, "deadline: an instant"),
+        ({"prompt": "x", "run": "later"}, "run: now, idle, window"),
+        ({"prompt": "x", "run": ["now"]}, "run: now, idle, window"),
         ({"prompt": "x", "deadline": 5}, "deadline: an instant"),
         ({"prompt": "x", "messages": [HI]}, "either a prompt, or messages"),
         ({"images": ["aGk="], "messages": [HI]}, "either a prompt, or messages"),

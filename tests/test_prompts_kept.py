@@ -81,7 +81,7 @@ async def test_the_next_life_knows_all_of_it(tmp_path: Path) -> None:
     try:
         prompts = Prompts(engine, 10, 1000)
         await prompts.load()
-        asked = parse_prompt({"prompt": "say", "priority": 2, "deadline": "2099-01-01T00:00:00Z"}, "m")
+        asked = parse_prompt({"prompt": "say", "priority": 2, "run": "idle", "deadline": "2099-01-01T00:00:00Z"}, "m")
         plain, urgent = await prompts.ask(ASKED, "ann"), await prompts.ask(asked, "bob")
         begun = await prompts.begun(plain)
         assert (begun.state, begun.tries) == (State.PROCESSING, 1)

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from mirror.access import Users
+from mirror.app.pulling import zone_of
 from mirror.config import Settings
-from mirror.dispatch import Attempts, Pool, Turns
+from mirror.dispatch import Attempts, IdleTurns, Pool, Turns
 from mirror.events import Events
 from mirror.fill import Admission
 from mirror.prompts import Lives, PromptFace, Prompts, Running, Worker
+from mirror.pulls import WallClock
+from mirror.values.window import Schedule, parse_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,12 @@ async def opened_prompting(
     settings: Settings, engine: AsyncEngine, events: Events, turns: Turns, pool: Pool
 ) -> Prompting:
     """Build it, with what an earlier life has left. Raises PromptsUnusable."""
-    prompts, lives = Prompts(engine, settings.prompts.max_queued, settings.prompts.max_size), Lives()
+    said, clock, lives = settings.prompts, WallClock(), Lives()
+    prompts = Prompts(engine, said.max_queued, said.max_size, clock.now)
     await prompts.load()
     attempts = Attempts(turns, pool, silence_s=settings.hub.request_timeout, retries=settings.dispatch.retries)
-    running = Running(prompts, lives, turns, pool, attempts, events)
-    return Prompting(prompts, Worker(prompts, running, lives, settings.prompts), lives)
+    idle = IdleTurns(turns, pool, said.idle_at_once)
+    running = Running(prompts, lives, turns, idle, pool, attempts, events)
+    windows = tuple(map(parse_window, said.windows or settings.pulls.windows))
+    worker = Worker(prompts, running, lives, said, Schedule(windows, zone_of(settings)), clock)
+    return Prompting(prompts, worker, lives)

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from mirror.config.groups import Section
-from mirror.config.kinds import Text
+from mirror.config.kinds import Text, Windows
 from mirror.config.units import ByteSize, Duration
 
 
@@ -13,6 +13,10 @@ class PromptSettings(Section):
     enabled: bool = Field(True, description="Answer /api/v1/prompt and /api/v1/prompts.")
     model: Text = Field("llama3.2", description="Model of prompts that name none.")
     at_once: int = Field(4, ge=1, le=1000, description="Prompts of one user that run or wait for a turn at once.")
+    idle_at_once: int = Field(1, ge=1, le=1000, description="Prompts with run: idle that run at once, of all users.")
+    windows: Windows = Field(
+        (), description="When prompts with run: window are begun, as pulls.windows; none listed are those."
+    )
     max_queued: int = Field(10_000, ge=1, le=100_000, description="Most prompts that are under way at once.")
     max_size: ByteSize = Field(1_000_000_000, gt=0, description="Most bytes that those have all in all.")
     tries: int = Field(5, ge=1, le=100, description="Times that a prompt is tried which fails for what may pass.")

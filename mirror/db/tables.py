@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION = "0006"
+SCHEMA_VERSION = "0007"
 """The newest migration: what these tables are."""
 
 model_uses = Table(
@@ -123,6 +123,7 @@ prompt_jobs = Table(
     Column("size", BigInteger, nullable=False),
     Column("said", Text, nullable=False),
     Column("result", Text),
+    Column("run", String(16), nullable=False, server_default="now"),
     Index("prompt_jobs_by_age", "created_at"),
     Index("prompt_jobs_by_state", "state", "updated_at"),
     Index("prompt_jobs_by_key", "user", "idempotency_key", unique=True),

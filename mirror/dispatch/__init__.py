@@ -7,6 +7,7 @@ from mirror.dispatch.attempts import AllFailed, Attempts, Failure
 from mirror.dispatch.choice import Candidate, choose, ranked
 from mirror.dispatch.fair import FairQueue, Rules, Sharing, Usage
 from mirror.dispatch.grouping import Patience
+from mirror.dispatch.idle import IdleTurns
 from mirror.dispatch.lane import Place
 from mirror.dispatch.pool import Limits, Member, Pool, Wanted, model_key
 from mirror.dispatch.shares import jain
@@ -20,6 +21,7 @@ __all__ = [
     "Candidate",
     "Failure",
     "FairQueue",
+    "IdleTurns",
     "Limits",
     "Member",
     "Meter",

@@ -45,8 +45,8 @@ class Turn:
 class Turns:
     """Gives turns, as many at once as the pool has slots. For the event loop's thread.
 
-    ``failovers`` counts the turns that went on to another member.
-
+    ``failovers`` counts the turns that went on to another member; ``idle`` is called when nobody waits after something
+    has changed.
     Who leaves while waiting is gone from the queue at once: it is the task that waits which is cancelled.
     """
 
@@ -64,6 +64,7 @@ class Turns:
         self._clock = clock
         self._in_vain_since: dict[_Kind, float] = {}
         self.failovers = 0
+        self.idle: Callable[[], None] = lambda: None
         pool.changed = self._serve
 
     @property
@@ -217,6 +218,8 @@ class Turns:
             place, member = found
             member.active += 1
             place.item.given.set_result(member)
+        if not len(self._queue):
+            self.idle()
 
     def _prefers(self, waiting: _Waiting, member: Member) -> bool:
         return not waiting.wanted.model or waiting.wanted.model in member.loaded

@@ -9,7 +9,7 @@ from aiohttp import web
 from mirror.access import RIGHTS, Scope, Users, user_of
 from mirror.fill import Admission
 from mirror.prompts.live import Lives
-from mirror.prompts.prompt import NoSuchPrompt, Prompt, State, parse_prompt
+from mirror.prompts.prompt import InvalidPrompt, NoSuchPrompt, Prompt, Run, State, parse_prompt
 from mirror.prompts.prompts import Prompts
 from mirror.prompts.reading import LARGEST_PAGE, Bodies, answering, key_in, number_in, page_view, status_view
 from mirror.prompts.telling import Telling
@@ -64,6 +64,8 @@ class PromptFace:
         key = key_in(request)
         async with self._bodies.reading(request) as said:
             asked = parse_prompt(said, self._model)
+            if asked.run is Run.WINDOW and not self._worker.ever_opens:
+                raise InvalidPrompt(Run.WINDOW, "run: now or idle, as there are no windows (prompts.windows)")
             asked = replace(asked, model=self._aliases.get(asked.model.lower(), asked.model))
             self._admission.before_named(asked.model, user_of(request))
             prompt = await self._prompts.ask(asked, self._users.of(request), key)

@@ -11,7 +11,7 @@ from mirror.values import Invalid
 
 LARGEST_PRIORITY = 1000
 _LONGEST_MODEL = 600
-_KNOWN = frozenset({"prompt", "messages", "model", "system", "options", "images", "priority", "deadline"})
+_KNOWN = frozenset({"prompt", "messages", "model", "system", "options", "images", "priority", "deadline", "run"})
 
 
 class InvalidPrompt(Invalid):
@@ -54,6 +54,14 @@ class State(StrEnum):
         return self not in UNDER_WAY
 
 
+class Run(StrEnum):
+    """When a prompt job may be begun: at once, while nobody else wants an Ollama, or while a window is open."""
+
+    NOW = "now"
+    IDLE = "idle"
+    WINDOW = "window"
+
+
 UNDER_WAY = frozenset({State.QUEUED, State.PROCESSING})
 
 
@@ -68,6 +76,7 @@ class Asked:
     cost: float
     priority: int = 0
     deadline: datetime | None = None
+    run: Run = Run.NOW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +97,7 @@ class Prompt:
     deadline: datetime | None = None
     tries: int = 0
     not_before: datetime | None = None
+    run: Run = Run.NOW
     error: str | None = None
 
     @property
@@ -125,6 +135,7 @@ def parse_prompt(said: object, default_model: str) -> Asked:
         cost=_cost(body),
         priority=_priority(said.get("priority")),
         deadline=_instant(said.get("deadline")),
+        run=_run(said.get("run")),
     )
 
 
@@ -169,6 +180,14 @@ def _priority(said: object) -> int:
     if type(said) is not int or abs(said) > LARGEST_PRIORITY:
         raise InvalidPrompt(str(said)[:100], f"priority: a whole number from -{LARGEST_PRIORITY} to {LARGEST_PRIORITY}")
     return said
+
+
+def _run(said: object) -> Run:
+    if said is None:
+        return Run.NOW
+    if isinstance(said, str) and said in list(Run):
+        return Run(said)
+    raise InvalidPrompt(str(said)[:100], f"run: {', '.join(Run)}")
 
 
 def _instant(said: object) -> datetime | None:

@@ -106,6 +106,7 @@ class Prompts:
                 updated_at=now,
                 priority=asked.priority,
                 deadline=asked.deadline,
+                run=asked.run,
             )
             row = {**row_of(prompt), "said": body, "idempotency_key": key}
             await self._done(lambda connection: connection.execute(insert(table).values(**row)))

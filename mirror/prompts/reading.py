@@ -11,7 +11,7 @@ from aiohttp import web
 
 from mirror.config import render_size
 from mirror.errors import MirrorError, NotAllowed
-from mirror.prompts.prompt import InvalidPrompt, NoSuchPrompt, Prompt, State, TooManyPrompts
+from mirror.prompts.prompt import InvalidPrompt, NoSuchPrompt, Prompt, Run, State, TooManyPrompts
 from mirror.prompts.prompts import Page
 from mirror.values import LARGE_JSON, MOST_PARTS, Invalid, too_many_parts
 
@@ -120,9 +120,10 @@ def number_in(request: web.Request, name: str, default: int) -> int:
 
 
 def status_view(prompt: Prompt) -> dict[str, object]:
-    """Return what its status is; with the error where it failed, which is the only addition to the older form."""
+    """Return what its status is; the older form, with the error where it failed, and what it waits for."""
+    run = {"run": prompt.run.value} if prompt.run is not Run.NOW else {}
     error = {"error": prompt.error} if prompt.state is State.FAILED else {}
-    return {"id": prompt.id, "status": prompt.state.value, **error}
+    return {"id": prompt.id, "status": prompt.state.value, **run, **error}
 
 
 def page_view(page: Page) -> dict[str, object]:

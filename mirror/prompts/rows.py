@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from mirror.db.tables import prompt_jobs as table
-from mirror.prompts.prompt import Prompt, State
+from mirror.prompts.prompt import Prompt, Run, State
 
 LIGHT = tuple(one for one in table.c if one.name not in ("said", "result", "idempotency_key"))
 """The columns without texts, which may be large."""
@@ -25,6 +25,7 @@ def row_of(prompt: Prompt) -> dict[str, Any]:
         "deadline": prompt.deadline,
         "tries": prompt.tries,
         "not_before": prompt.not_before,
+        "run": prompt.run.value,
         "error": _storable(prompt.error),
         "created_at": prompt.created_at,
         "updated_at": prompt.updated_at,
@@ -45,6 +46,7 @@ def prompt_of(row: RowMapping) -> Prompt:
         deadline=_aware(row["deadline"]),
         tries=row["tries"],
         not_before=_aware(row["not_before"]),
+        run=Run(row["run"]),
         error=row["error"],
         created_at=_aware(row["created_at"]) or now,
         updated_at=_aware(row["updated_at"]) or now,

@@ -7,12 +7,12 @@ from typing import Any
 
 import aiohttp
 
-from mirror.dispatch import PROMPT_SHARE, Attempts, Member, Pool, Turn, Turns, Wanted, model_key
+from mirror.dispatch import PROMPT_SHARE, Attempts, IdleTurns, Member, Pool, Turn, Turns, Wanted, model_key
 from mirror.errors import BackendDown, BackendError
 from mirror.events import Answered, Events
 from mirror.ollama.lines import lines_of
 from mirror.prompts.live import Live, Lives
-from mirror.prompts.prompt import Prompt
+from mirror.prompts.prompt import Prompt, Run
 from mirror.prompts.prompts import Prompts
 
 LARGEST_ANSWER = 16_000_000
@@ -25,11 +25,19 @@ class Running:
     """Has prompt jobs answered on the members of a pool."""
 
     def __init__(
-        self, prompts: Prompts, lives: Lives, turns: Turns, pool: Pool, attempts: Attempts, events: Events
+        self,
+        prompts: Prompts,
+        lives: Lives,
+        turns: Turns,
+        idle: IdleTurns,
+        pool: Pool,
+        attempts: Attempts,
+        events: Events,
     ) -> None:
         self._prompts = prompts
         self._lives = lives
         self._turns = turns
+        self._idle = idle
         self._pool = pool
         self._attempts = attempts
         self._events = events
@@ -47,7 +55,8 @@ class Running:
         wanted = Wanted(model=key)
         if not self._pool.possible(wanted):
             await self._pool.look_again()
-        async with self._turns.turn(prompt.user, wanted, prompt.cost) as turn:
+        turns = self._idle if prompt.run is Run.IDLE else self._turns
+        async with turns.turn(prompt.user, wanted, prompt.cost) as turn:
             current = await begun()
             live = self._lives.begin(prompt.id, current.tries)
             body = {"model": prompt.model, **await self._prompts.body(current), "stream": True}
