@@ -112,7 +112,7 @@ class DeniedByUpstream(UpstreamError):
 
 
 class ForbiddenAddress(UpstreamError):
-    """A redirect from a public upstream to a private, loopback or link-local address."""
+    """A private, loopback or link-local address, where only one of the public internet may be."""
 
 
 class UpstreamRefused(UpstreamError):

@@ -130,6 +130,7 @@ SAMPLES = {
     "prompts.max_size": ("50MB", 50_000_000),
     "prompts.tries": ("1", 1),
     "prompts.retry_delay": ("5s", 5),
+    "prompts.webhook_hosts": ("n8n.lan, 10.0.0.7:5678", ("n8n.lan", "10.0.0.7:5678")),
     "prompts.keep": ("1d", 86_400),
     "security.anonymous": ("pull, api", ("pull", "api")),
     "security.token_ttl": ("5m", 300),
@@ -184,6 +185,7 @@ def test_there_is_a_sample_for_every_key() -> None:
         "upstream.token",
         "upstream.password",
         "pulls.webhook_secret",
+        "prompts.webhook_secret",
         "hub.token",
     }
     assert set(SAMPLES) == set(FIELDS) - {"server.workers", *secrets}

@@ -1,19 +1,14 @@
 """The webhook: what it is told, how that is signed, and that a receiver in trouble holds nobody up."""
 
 import asyncio
-import hashlib
-import hmac
-import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from aiohttp import web
 
 from mirror.config import Settings, load, rows
 from mirror.errors import SettingsError
@@ -21,6 +16,7 @@ from mirror.events import BytesFetched, Events, PullEnded
 from mirror.pulls import Webhook
 from mirror.values import Digest, ModelName
 from tests.fakes.registry import running_fake_registry
+from tests.receiving import Receiver, is_ours, receiving
 from tests.support import SOON_S, add_blob, mirrored
 
 SECRET = "a secret"
@@ -33,67 +29,6 @@ def end(number: int = 0, outcome: str = "completed", error: str | None = None) -
     """The end of one pull of many."""
     name = ModelName.parse(f"m{number}")
     return PullEnded(f"id{number}", name, outcome, 1000, ("ann", "10.0.0.7"), 2, error, BEGUN, DONE)
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """One request that came."""
-
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def view(self) -> dict[str, Any]:
-        """What it says."""
-        found: dict[str, Any] = json.loads(self.body)
-        return found
-
-
-@dataclass(slots=True)
-class Receiver:
-    """A program that is told, and answers with ``statuses`` in turn: 0 once it is released, 302 leads to itself."""
-
-    url: str = ""
-    statuses: list[int] = field(default_factory=list)
-    posts: list[Post] = field(default_factory=list)
-    came: asyncio.Event = field(default_factory=asyncio.Event)
-    released: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def take(self, request: web.Request) -> web.Response:
-        """Note it, and answer."""
-        self.posts.append(Post(request.path_qs, request.headers.copy(), await request.read()))
-        self.came.set()
-        status = self.statuses.pop(0) if self.statuses else 204
-        if status == 0:
-            await self.released.wait()
-        return web.Response(
-            status=status or 204, headers={"Location": f"{self.url}/elsewhere"} if status == 302 else {}
-        )
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds, looked at whenever something comes."""
-        async with asyncio.timeout(SOON_S):
-            while not holds():
-                self.came.clear()
-                await self.came.wait()
-
-
-@asynccontextmanager
-async def receiving(*statuses: int) -> AsyncIterator[Receiver]:
-    """A receiver on a port of the system's choice."""
-    receiver, app = Receiver(statuses=list(statuses)), web.Application()
-    app.router.add_route("*", "/{path:.*}", receiver.take)
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        host, port = runner.addresses[0][:2]
-        receiver.url = f"http://{host}:{port}"
-        yield receiver
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -135,14 +70,6 @@ async def test_what_is_told(tmp_path: Path) -> None:
     }
     assert post.headers["Content-Type"] == "application/json"
     assert post.headers["X-Mirror-Event"] == "pull.failed"
-
-
-def is_ours(headers: Mapping[str, str], body: bytes, secret: str, now: float) -> bool:
-    """Check a signature as docs/pulls.md says it."""
-    timestamp = headers["X-Mirror-Timestamp"]
-    wanted = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-    fresh = abs(now - int(timestamp)) < 300
-    return fresh and hmac.compare_digest(f"sha256={wanted}", headers["X-Mirror-Signature"])
 
 
 async def test_it_is_signed_with_the_secret_and_not_without_one() -> None:

@@ -185,7 +185,7 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
             group.create_task(parts.pool.watch(one), name=f"look at {one.id}") for one in parts.pool if not one.node
         ]
         if parts.settings.prompts.enabled:
-            tasks.append(group.create_task(parts.prompting.worker.run(), name="prompts"))
+            tasks.append(group.create_task(parts.prompting.run(), name="prompts"))
         tasks.append(group.create_task(parts.nodes.run(), name="nodes"))
         tasks.append(group.create_task(parts.pool.knock(), name="knock"))
         tasks.append(group.create_task(parts.turns.run(), name="turns"))

@@ -1,5 +1,6 @@
 """Prompt jobs, built on one screen."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,12 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from mirror.access import Users
 from mirror.app.pulling import zone_of
-from mirror.config import Settings
+from mirror.config import PromptSettings, Settings
 from mirror.dispatch import Attempts, IdleTurns, Pool, Turns
 from mirror.events import Events
 from mirror.fill import Admission
-from mirror.prompts import Lives, PromptFace, Prompts, Running, Worker
-from mirror.pulls import WallClock
+from mirror.prompts import Ends, Lives, PromptFace, Prompts, Running, Webhooks, Worker
+from mirror.pulls import Clock, Posting, WallClock
+from mirror.upstream.addresses import PublicAddresses
 from mirror.values.window import Schedule, parse_window
 
 
@@ -22,7 +24,14 @@ class Prompting:
 
     prompts: Prompts
     worker: Worker
+    webhooks: Webhooks
     lives: Lives
+
+    async def run(self) -> None:
+        """Do them, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.worker.run(), name="prompts")
+            group.create_task(self.webhooks.run(), name="webhooks of prompts")
 
     def face(self, settings: Settings, admission: Admission, guarded: Callable[[], bool]) -> PromptFace:
         """Return their routes; ``guarded`` says whether there are keys."""
@@ -33,6 +42,7 @@ class Prompting:
             self.lives,
             Users(said.trusted_users),
             admission,
+            self.webhooks,
             guarded,
             model=settings.prompts.model,
             aliases=dict(said.aliases),
@@ -52,4 +62,11 @@ async def opened_prompting(
     running = Running(prompts, lives, turns, idle, pool, attempts, events)
     windows = tuple(map(parse_window, said.windows or settings.pulls.windows))
     worker = Worker(prompts, running, lives, said, Schedule(windows, zone_of(settings)), clock)
-    return Prompting(prompts, worker, lives)
+    webhooks = _webhooks(said, prompts, Ends(engine), clock)
+    return Prompting(prompts, worker, webhooks, lives)
+
+
+def _webhooks(said: PromptSettings, prompts: Prompts, ends: Ends, clock: Clock) -> Webhooks:
+    secret = said.webhook_secret
+    posting = Posting(secret.get_secret_value() if secret else None)
+    return Webhooks(prompts, ends, posting, PublicAddresses(said.webhook_hosts), clock)

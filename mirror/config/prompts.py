@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from mirror.config.groups import Section
-from mirror.config.kinds import Text, Windows
+from mirror.config.kinds import Hosts, Secret, Text, Windows
 from mirror.config.units import ByteSize, Duration
 
 
@@ -21,4 +21,8 @@ class PromptSettings(Section):
     max_size: ByteSize = Field(1_000_000_000, gt=0, description="Most bytes that those have all in all.")
     tries: int = Field(5, ge=1, le=100, description="Times that a prompt is tried which fails for what may pass.")
     retry_delay: Duration = Field(30.0, description="Wait before the second try; each one after waits twice as long.")
+    webhook_secret: Secret | None = Field(None, description="Secret by which what webhooks are told is signed.")
+    webhook_hosts: Hosts = Field(
+        (), description="Hosts in private networks that webhooks may go to, such as n8n.lan or 10.0.0.7:5678."
+    )
     keep: Duration = Field(2_592_000.0, description="Prompts that are over, and their answers, are kept for so long.")

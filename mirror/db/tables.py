@@ -124,9 +124,14 @@ prompt_jobs = Table(
     Column("said", Text, nullable=False),
     Column("result", Text),
     Column("run", String(16), nullable=False, server_default="now"),
+    Column("webhook", Text),
+    Column("tell_at", DateTime(timezone=True)),
+    Column("tellings", Integer, nullable=False, server_default="0"),
+    Index("prompt_jobs_untold", "tell_at"),
     Index("prompt_jobs_by_age", "created_at"),
     Index("prompt_jobs_by_state", "state", "updated_at"),
     Index("prompt_jobs_by_key", "user", "idempotency_key", unique=True),
 )
 """One row for each prompt job (``mirror/prompts/prompt.py`` has the states); ``said`` is what an Ollama is sent, of
-``size`` bytes, until it is over, and ``result`` what it answered, both as JSON: so any text can be written."""
+``size`` bytes, until it is over, and ``result`` what it answered, both as JSON: so any text can be written. From its
+end until ``webhook`` was told there is a ``tell_at``, when that is tried next, after ``tellings`` tries in vain."""

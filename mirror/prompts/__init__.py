@@ -1,6 +1,6 @@
 """Prompt jobs: prompts that are taken at once, kept, and answered when there is a turn for them.
 
-Touches the database, through its table; HTTP; and Ollamas, by way of turns on them.
+Touches the database, through its table; HTTP; Ollamas, by way of turns on them; and webhooks.
 """
 
 from mirror.prompts.face import PromptFace
@@ -18,10 +18,13 @@ from mirror.prompts.prompt import (
 )
 from mirror.prompts.prompts import Page, Prompts
 from mirror.prompts.running import Running
+from mirror.prompts.untold import Ends
+from mirror.prompts.webhooks import Webhooks
 from mirror.prompts.worker import Worker
 
 __all__ = [
     "Asked",
+    "Ends",
     "InvalidPrompt",
     "Lives",
     "NoSuchPrompt",
@@ -34,6 +37,7 @@ __all__ = [
     "Running",
     "State",
     "TooManyPrompts",
+    "Webhooks",
     "Worker",
     "parse_prompt",
 ]

@@ -13,6 +13,7 @@ from mirror.prompts.prompt import InvalidPrompt, NoSuchPrompt, Prompt, Run, Stat
 from mirror.prompts.prompts import Prompts
 from mirror.prompts.reading import LARGEST_PAGE, Bodies, answering, key_in, number_in, page_view, status_view
 from mirror.prompts.telling import Telling
+from mirror.prompts.webhooks import Webhooks
 from mirror.prompts.worker import Worker
 
 _PAGE_SIZE = 5
@@ -31,6 +32,7 @@ class PromptFace:
         lives: Lives,
         users: Users,
         admission: Admission,
+        webhooks: Webhooks,
         guarded: Callable[[], bool],
         *,
         model: str,
@@ -43,6 +45,7 @@ class PromptFace:
         self._telling = Telling(prompts, lives)
         self._users = users
         self._admission = admission
+        self._webhooks = webhooks
         self._guarded = guarded
         self._model = model
         self._aliases = {name.lower(): real for name, real in aliases.items()}
@@ -68,6 +71,8 @@ class PromptFace:
                 raise InvalidPrompt(Run.WINDOW, "run: now or idle, as there are no windows (prompts.windows)")
             asked = replace(asked, model=self._aliases.get(asked.model.lower(), asked.model))
             self._admission.before_named(asked.model, user_of(request))
+            if asked.webhook is not None:
+                await self._webhooks.check(asked.webhook)
             prompt = await self._prompts.ask(asked, self._users.of(request), key)
         return web.json_response({"id": prompt.id})
 

@@ -1,17 +1,22 @@
 """A prompt job: what is asked of which model by whom, and how far it is. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from mirror.config.webhook import webhook_url
 from mirror.errors import MirrorError
 from mirror.values import Invalid
 
 LARGEST_PRIORITY = 1000
 _LONGEST_MODEL = 600
-_KNOWN = frozenset({"prompt", "messages", "model", "system", "options", "images", "priority", "deadline", "run"})
+_LONGEST_URL = 2000
+_KNOWN = frozenset(
+    {"prompt", "messages", "model", "system", "options", "images", "priority", "deadline", "run", "webhook"}
+)
 
 
 class InvalidPrompt(Invalid):
@@ -68,7 +73,7 @@ UNDER_WAY = frozenset({State.QUEUED, State.PROCESSING})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What a client asks: ``body`` is what an Ollama is sent, less the model: a prompt or messages, and what goes with
-    them. ``cost`` is what it may come to, in tokens made.
+    them. ``cost`` is what it may come to, in tokens made; ``webhook`` is a URL that is told how it ended.
     """
 
     model: str
@@ -77,6 +82,7 @@ class Asked:
     priority: int = 0
     deadline: datetime | None = None
     run: Run = Run.NOW
+    webhook: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +104,7 @@ class Prompt:
     tries: int = 0
     not_before: datetime | None = None
     run: Run = Run.NOW
+    webhook: str | None = field(default=None, repr=False)
     error: str | None = None
 
     @property
@@ -136,6 +143,7 @@ def parse_prompt(said: object, default_model: str) -> Asked:
         priority=_priority(said.get("priority")),
         deadline=_instant(said.get("deadline")),
         run=_run(said.get("run")),
+        webhook=_webhook(said.get("webhook")),
     )
 
 
@@ -188,6 +196,16 @@ def _run(said: object) -> Run:
     if isinstance(said, str) and said in list(Run):
         return Run(said)
     raise InvalidPrompt(str(said)[:100], f"run: {', '.join(Run)}")
+
+
+def _webhook(said: object) -> str | None:
+    """Return a URL that is to be told; one that is none is not repeated, as it may hold a secret."""
+    if said is None:
+        return None
+    with suppress(ValueError):
+        if isinstance(said, str) and len(said) <= _LONGEST_URL:
+            return webhook_url(said)
+    raise InvalidPrompt("***", f"webhook: an http or https URL of at most {_LONGEST_URL} characters")
 
 
 def _instant(said: object) -> datetime | None:

@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, true, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from mirror.db import in_transaction
 from mirror.db.tables import prompt_jobs as table
-from mirror.prompts.prompt import UNDER_WAY, Asked, NoSuchPrompt, Prompt, PromptsUnusable, State, TooManyPrompts
+from mirror.prompts.database import transacted
+from mirror.prompts.prompt import UNDER_WAY, Asked, NoSuchPrompt, Prompt, State, TooManyPrompts
 from mirror.prompts.rows import LIGHT, prompt_of, row_of
 
 T = TypeVar("T")
@@ -40,7 +39,7 @@ class Prompts:
     """Prompt jobs, which survive the process. For the event loop's thread; changes come one after another.
 
     Everything that reads or writes raises PromptsUnusable where the database cannot be used; nothing has changed then.
-    ``changed`` is set after every change of one that is under way.
+    ``changed`` is set after every change of one that is under way, and ``watchers`` are called with each that ends.
     """
 
     def __init__(
@@ -58,6 +57,7 @@ class Prompts:
         self._under_way: dict[str, Prompt] = {}
         self._changes = asyncio.Lock()
         self.changed = asyncio.Event()
+        self.watchers: list[Callable[[Prompt], None]] = []
 
     async def load(self) -> None:
         """Read what is under way; what a process that died had begun is queued again."""
@@ -107,6 +107,7 @@ class Prompts:
                 priority=asked.priority,
                 deadline=asked.deadline,
                 run=asked.run,
+                webhook=asked.webhook,
             )
             row = {**row_of(prompt), "said": body, "idempotency_key": key}
             await self._done(lambda connection: connection.execute(insert(table).values(**row)))
@@ -176,8 +177,9 @@ class Prompts:
         )
 
     async def forget_before(self, instant: datetime) -> int:
-        """Forget those that were over before an instant; return how many."""
+        """Forget those that were over before an instant, and of which nobody is still to be told; return how many."""
         over = table.c.state.not_in([one.value for one in UNDER_WAY]) & (table.c.updated_at < instant)
+        over &= table.c.tell_at.is_(None)
 
         async def write(connection: AsyncConnection) -> int:
             return (await connection.execute(delete(table).where(over))).rowcount
@@ -199,8 +201,7 @@ class Prompts:
             if found is None:
                 raise NoSuchPrompt(id_)
             new = replace(found, updated_at=self.now(), **changes)
-            texts = {"result": result, "said": ""} if new.state.over else {}  # what was asked is needed no more
-            row = {**row_of(new), **texts}
+            row = {**row_of(new), **(_end_of(new, result) if new.state.over else {})}
             del row["id"]
             await self._done(
                 lambda connection: connection.execute(update(table).where(table.c.id == id_).values(**row))
@@ -211,13 +212,16 @@ class Prompts:
     def _put(self, prompt: Prompt) -> None:
         if prompt.state.over:
             self._under_way.pop(prompt.id, None)
+            for watcher in self.watchers:
+                watcher(prompt)
         else:
             self._under_way[prompt.id] = prompt
         self.changed.set()
 
     async def _done(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        try:
-            return await in_transaction(self._engine, work)
-        except SQLAlchemyError as error:
-            said = getattr(error, "orig", None) or type(error).__name__
-            raise PromptsUnusable(f"the prompts cannot be read or written: {said}") from error
+        return await transacted(self._engine, work)
+
+
+def _end_of(prompt: Prompt, result: str | None) -> dict[str, Any]:
+    """Return what the row of one that is over has besides; what was asked is needed no more."""
+    return {"result": result, "said": "", "tell_at": prompt.updated_at if prompt.webhook is not None else None}

@@ -26,6 +26,7 @@ def row_of(prompt: Prompt) -> dict[str, Any]:
         "tries": prompt.tries,
         "not_before": prompt.not_before,
         "run": prompt.run.value,
+        "webhook": prompt.webhook,
         "error": _storable(prompt.error),
         "created_at": prompt.created_at,
         "updated_at": prompt.updated_at,
@@ -43,13 +44,14 @@ def prompt_of(row: RowMapping) -> Prompt:
         size=row["size"],
         state=State(row["state"]),
         priority=row["priority"],
-        deadline=_aware(row["deadline"]),
+        deadline=aware(row["deadline"]),
         tries=row["tries"],
-        not_before=_aware(row["not_before"]),
+        not_before=aware(row["not_before"]),
         run=Run(row["run"]),
+        webhook=row["webhook"],
         error=row["error"],
-        created_at=_aware(row["created_at"]) or now,
-        updated_at=_aware(row["updated_at"]) or now,
+        created_at=aware(row["created_at"]) or now,
+        updated_at=aware(row["updated_at"]) or now,
     )
 
 
@@ -58,6 +60,6 @@ def _storable(text: str | None) -> str | None:
     return text.encode("utf-8", "replace").decode().replace("\0", "") if text is not None else None
 
 
-def _aware(when: datetime | None) -> datetime | None:
-    """SQLite keeps no zone: what was written was UTC."""
+def aware(when: datetime | None) -> datetime | None:
+    """Return an instant of a row with its zone: SQLite keeps none, and what was written was UTC."""
     return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when

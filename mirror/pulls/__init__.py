@@ -10,6 +10,7 @@ from mirror.pulls.following import followed
 from mirror.pulls.guards import DiskOf, Guards
 from mirror.pulls.job import Job, State
 from mirror.pulls.pace import Pace
+from mirror.pulls.posting import Posting
 from mirror.pulls.queue import Asked, Queue
 from mirror.pulls.webhook import Webhook
 from mirror.pulls.wishes import Wish, Wishes
@@ -24,6 +25,7 @@ __all__ = [
     "Guards",
     "Job",
     "Pace",
+    "Posting",
     "Queue",
     "State",
     "WallClock",

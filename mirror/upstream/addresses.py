@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import socket
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
@@ -116,6 +117,51 @@ class GuardedResolver(AbstractResolver):
     async def close(self) -> None:
         """Let go of the system's resolver."""
         await self._system.close()
+
+
+class PublicAddresses(AbstractResolver):
+    """Leads to the public internet only, and to ``hosts``, whatever addresses those have.
+
+    Of what it resolves aiohttp connects to the very addresses that were looked at here, so that a name cannot lead
+    elsewhere a moment later. A host that is an address is never resolved: have it ``check`` each that is asked for.
+    """
+
+    def __init__(self, hosts: Iterable[str]) -> None:
+        """Of ``hosts`` some may have ports, with which alone they count."""
+        self._hosts = frozenset(one.lower() for one in hosts)
+        self._system = DefaultResolver()
+
+    async def check(self, host: str, port: int) -> None:
+        """Raise ForbiddenAddress where a host may not be led to, UpstreamUnavailable where it has no address."""
+        if not self._listed(host, port):
+            literal = _literal(host)
+            for address in [literal] if literal else await addresses_of(host, port):
+                _insist(host, address)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a host. Raises OSError, ForbiddenAddress."""
+        try:
+            found = await self._system.resolve(host, port, family)
+        except UnicodeError as error:
+            raise OSError(f"{host!r} is no host name") from error
+        if not self._listed(host, port):
+            for one in found:
+                _insist(host, one["host"])
+        return found
+
+    async def close(self) -> None:
+        """Let go of the system's resolver."""
+        await self._system.close()
+
+    def _listed(self, host: str, port: int) -> bool:
+        return host.lower() in self._hosts or f"{host.lower()}:{port}" in self._hosts
+
+
+def _insist(host: str, address: str) -> None:
+    if not is_public(address):
+        raise ForbiddenAddress(f"{host} is at {address}, which is no public address; refused")
 
 
 def _literal(host: str) -> str | None:
