@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from mirror.dispatch import FairQueue, Member, Meter, Pool, Rules, Turns, Wanted
 from mirror.errors import NowhereToRun
 from mirror.hub import InvalidHeartbeat, parse_heartbeat
 from mirror.ollama import Backend
-from mirror.pulls import followed
+from mirror.pulls.following import pause_s
 from mirror.values import MOST_PARTS, ModelName
 from tests.access import Clock
 from tests.behind import Fronted, asked, closed, fronted
@@ -298,20 +297,10 @@ async def test_nodes_show_no_model_that_is_hidden(tmp_path: Path) -> None:
             assert (node["models"], node["loaded"]) == (["m"], []), path
 
 
-async def test_many_who_wait_for_one_pull_look_at_it_less_often_each(tmp_path: Path) -> None:
+def test_many_who_wait_for_pulls_look_less_often_each() -> None:
     """Four hundred of them would else keep a core busy for nothing."""
-    async with fronted(tmp_path) as at:
-        queue, looks = at.mirror.parts.queue, Counter[str]()
-        wanted = await queue.ask(ModelName.parse("m"), "ann")
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(followed(queue, wanted, lambda _: looks.update("x"), patient=True, stays=True))
-                for _ in range(400)
-            ]
-            await asyncio.sleep(1)
-            for task in tasks:
-                task.cancel()
-        assert looks.total() < 900
+    assert pause_s(1) == pause_s(20) == 0.1
+    assert all(followers / pause_s(followers) <= 200.001 for followers in (1, 20, 21, 400, 10_000))
 
 
 async def _refused(turns: Turns, user: str) -> bool:

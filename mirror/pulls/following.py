@@ -11,7 +11,6 @@ from mirror.pulls.queue import Asked, Queue
 
 _EVERY_S = 0.1
 _AT_FULL_PACE = 20
-"""More followers than this look less often each, so that all of them together take no more than they would."""
 
 
 async def followed(queue: Queue, asked: Asked, look: Callable[[Job], None], *, patient: bool, stays: bool) -> Job:
@@ -28,7 +27,7 @@ async def followed(queue: Queue, asked: Asked, look: Callable[[Job], None], *, p
             look(now)
             if not patient and now.error is not None and now.not_before is not None:
                 break
-            await asyncio.sleep(_EVERY_S * max(1.0, queue.followers.total() / _AT_FULL_PACE))
+            await asyncio.sleep(pause_s(queue.followers.total()))
     except asyncio.CancelledError:
         if not stays and not patient and queue.followers[asked.job.id] == 1:
             await _give_up(queue, asked)
@@ -43,6 +42,11 @@ async def followed(queue: Queue, asked: Asked, look: Callable[[Job], None], *, p
     if ended.state is not State.COMPLETED:
         raise PullFailed(ended.error or f"{ended.name.short} was {ended.state}")
     return ended
+
+
+def pause_s(followers: int) -> float:
+    """Return how long each of so many waits between two looks: all of them together look no more than twenty would."""
+    return _EVERY_S * max(1.0, followers / _AT_FULL_PACE)
 
 
 async def _give_up(queue: Queue, asked: Asked) -> None:
