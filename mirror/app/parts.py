@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from math import ceil
 
 import structlog
 
@@ -15,7 +16,7 @@ from mirror.app.hub import opened_nodes
 from mirror.app.prompting import Prompting, opened_prompting
 from mirror.app.pulling import opened_pulling, zone_of
 from mirror.config import Settings
-from mirror.db import Ledger, open_database
+from mirror.db import Ledger, Tallies, open_database
 from mirror.dispatch import Pool, Turns
 from mirror.errors import QueueUnusable
 from mirror.events import Events
@@ -46,6 +47,7 @@ class Parts:
     events: Events
     store: Store
     ledger: Ledger
+    tallies: Tallies
     keeper: Keeper
     scrub: Scrub
     upstreams: Upstreams
@@ -87,6 +89,8 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         ledger = Ledger(engine)
         await ledger.load()
         events.tap(ledger.hear, *ledger.kinds)
+        tallies = Tallies(engine)
+        events.tap(tallies.hear, *tallies.kinds)
         for replaced in store.replaced:
             events.publish(replaced)
         keeper = Keeper(store, ledger, _pins(store, settings), settings.cache, events)
@@ -102,7 +106,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         closing = asyncio.Event()
-        group.create_task(_flush_now_and_then(ledger, closing), name="ledger")
+        group.create_task(_flush_now_and_then(ledger, tallies, closing), name="ledger")
         stack.callback(closing.set)
         pacing = group.create_task(pace.run(), name="rates")
         stack.callback(pacing.cancel)
@@ -121,6 +125,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
             events=events,
             store=store,
             ledger=ledger,
+            tallies=tallies,
             keeper=keeper,
             scrub=Scrub(store, settings.cache, events),
             upstreams=upstreams,
@@ -180,7 +185,7 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
         if not parts.settings.offline:
             tasks.append(group.create_task(parts.repairer.run(), name="repairer"))
             tasks.append(group.create_task(parts.worker.run(), name="pulls"))
-        tasks.append(group.create_task(_forget_old_jobs(parts), name="history"))
+        tasks.append(group.create_task(_forget_old(parts), name="history"))
         tasks += [
             group.create_task(parts.pool.watch(one), name=f"look at {one.id}") for one in parts.pool if not one.node
         ]
@@ -211,12 +216,13 @@ def _policy(settings: Settings, upstreams: Upstreams) -> Policy:
     return Policy.of(settings.security, settings.upstream.host, upstreams.routes.filed_pattern)
 
 
-async def _forget_old_jobs(parts: Parts) -> None:
+async def _forget_old(parts: Parts) -> None:
     while True:
         try:
             await parts.queue.forget_before(parts.worker.now() - timedelta(seconds=parts.settings.pulls.history))
         except QueueUnusable as error:
             log.warning("old jobs are not forgotten", problem=str(error))
+        await parts.tallies.forget(ceil(parts.settings.dispatch.keep_usage / 86_400))
         await asyncio.sleep(_FORGET_S)
 
 
@@ -232,9 +238,10 @@ async def _keep_lock(store: Store) -> None:
         store.lock.keep()
 
 
-async def _flush_now_and_then(ledger: Ledger, closing: asyncio.Event) -> None:
+async def _flush_now_and_then(ledger: Ledger, tallies: Tallies, closing: asyncio.Event) -> None:
     while not closing.is_set():
         with suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_S):
                 await closing.wait()
         await ledger.flush()
+        await tallies.flush()

@@ -186,7 +186,7 @@ def _faces(parts: Parts, data: DataAddress, access: Access) -> Iterable[Face]:
             keeps_filling=settings.cache.keep_filling,
         ),
         RollbackFace(parts.rollback, settings.upstream.host),
-        TurnsFace(parts.turns, parts.pool, parts.nodes, parts.admission),
+        TurnsFace(parts.turns, parts.pool, parts.nodes, parts.tallies, parts.admission),
         StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, parts.admission, settings.upstream.host),
     )
 

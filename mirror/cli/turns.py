@@ -1,7 +1,9 @@
 """``mirror users`` and ``mirror backends``: turns on the Ollamas of a running mirror."""
 
+import csv
 import json
 from collections.abc import Awaitable, Callable
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -98,6 +100,40 @@ def weigh(where: Where, user: str, weight: float) -> None:
       mirror users weigh batch 0.5
     """
     _act(where, lambda mirror: mirror.turns_act("weigh", user=user, weight=weight), f"{user} has weight {weight:g}")
+
+
+@users.command()
+@click.option("--days", type=click.IntRange(1, 3660), default=30, show_default=True, help="How many, with today.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets and bills.")
+@on_a_mirror
+def usage(where: Where, days: int, *, as_csv: bool) -> None:
+    """Show what each user had of each model, by day (UTC): answers, and tokens read and made.
+
+    \b
+    Examples:
+      mirror users usage --days 7
+      mirror users usage --days 31 --csv > november.csv
+    """
+    rows = _on(where, lambda mirror: mirror.usage_by_day(days))["usage"]
+    if where.as_json:
+        plain(json.dumps({"usage": rows}, indent=2))
+        return
+    names = ("day", "user", "model", "answers", "prompt", "made")
+    if as_csv:
+        written = StringIO()
+        writer = csv.writer(written, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([[_as_cell(one[name]) for name in names] for one in rows])
+        plain(written.getvalue().rstrip("\n"))
+        return
+    columns(
+        ("DAY", "USER", "MODEL", "ANSWERS", "READ", "MADE"), [tuple(str(one[key]) for key in names) for one in rows]
+    )
+
+
+def _as_cell(value: str | int) -> str | int:
+    """Return a value as a spreadsheet takes it for text: one that begins like a formula would be run."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 @click.group()

@@ -94,6 +94,10 @@ class AdminClient:
         """Change who gets turns: block, unblock, weigh, drain or enable."""
         return await self._call("POST", "turns", action, body=said)
 
+    async def usage_by_day(self, days: int) -> dict[str, Any]:
+        """Show what each user had of each model on each of the last days."""
+        return await self._call("GET", "usage", query={"days": str(days)})
+
     def verify(self) -> AbstractAsyncContextManager[Steps]:
         """Check the store; yields steps of progress and problems."""
         return self._lines("store/verify", {})

@@ -47,6 +47,9 @@ class DispatchSettings(Section):
     max_failures: int = Field(3, ge=1, description="Failures in a row after which an Ollama is left alone for a while.")
     probe_after: Duration = Field(10.0, gt=0, description="Time after which such an Ollama is tried again.")
     retries: int = Field(3, ge=0, le=100, description="Further Ollamas that are tried before the first byte has come.")
+    keep_usage: Duration = Field(
+        34_560_000.0, gt=0, description="How long it is kept who had how much of which model on which day."
+    )
 
 
 class HubSettings(Section):

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import structlog
 from sqlalchemy import bindparam, delete, insert, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from mirror.db.batch import write_or_put_back
 from mirror.db.engine import in_transaction
 from mirror.db.tables import tag_meanings
 from mirror.events import Event, ModelRemoved, ModelReplaced, ModelStored, Reason
@@ -149,15 +149,7 @@ class TagHistory:
                 if rows:
                     await connection.execute(insert(tag_meanings), rows)
 
-            written = False
-            try:
-                await in_transaction(self._engine, write)
-                written = True
-            except SQLAlchemyError as error:
-                log.warning("database not written", problem=str(getattr(error, "orig", None) or error))
-            finally:
-                if not written:  # also when cancelled, as in the Ledger
-                    self._changed |= changed
+            await write_or_put_back(self._engine, write, lambda: self._changed.update(changed), "tags")
 
     def _set(self, key: str, rows: Iterable[Meaning], stays: Digest | None = None) -> None:
         """Keep these rows of one tag, as far as they are in bounds; ``stays`` is not dropped for their number."""

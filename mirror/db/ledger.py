@@ -4,15 +4,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import structlog
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from mirror.db.batch import upsert, write_or_put_back
 from mirror.db.engine import in_transaction
 from mirror.db.history import TagHistory
 from mirror.db.tables import model_uses, traffic
@@ -154,26 +151,15 @@ class Ledger:
         self._changed_uses, self._changed_days = set(), set()
 
         async def write(connection: AsyncConnection) -> None:
-            for table, key, rows in ((model_uses, "name", uses), (traffic, "day", days)):
+            for table, rows in ((model_uses, uses), (traffic, days)):
                 if rows:
-                    await connection.execute(self._upsert(table, key), rows)
+                    await connection.execute(upsert(self._engine, table, lambda column, new: new), rows)
 
-        written = False
-        try:
-            await in_transaction(self._engine, write)
-            written = True
-        except SQLAlchemyError as error:
-            log.warning("database not written", problem=str(error))
-        finally:
-            if not written:  # also when cancelled: the last flush of a process must not find it forgotten
-                self._changed_uses |= changed[0]
-                self._changed_days |= changed[1]
+        def put_back() -> None:
+            self._changed_uses |= changed[0]
+            self._changed_days |= changed[1]
 
-    def _upsert(self, table: Any, key: str) -> Any:
-        insert = postgresql_insert if self._engine.dialect.name == "postgresql" else sqlite_insert
-        statement = insert(table)
-        others = {column.name: statement.excluded[column.name] for column in table.columns if column.name != key}
-        return statement.on_conflict_do_update(index_elements=[key], set_=others)
+        await write_or_put_back(self._engine, write, put_back, "uses")
 
     def _instant(self) -> datetime:
         """Now, and after every use before it though the clock was set back: uses keep their order."""

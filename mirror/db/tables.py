@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION = "0007"
+SCHEMA_VERSION = "0008"
 """The newest migration: what these tables are."""
 
 model_uses = Table(
@@ -135,3 +135,15 @@ prompt_jobs = Table(
 """One row for each prompt job (``mirror/prompts/prompt.py`` has the states); ``said`` is what an Ollama is sent, of
 ``size`` bytes, until it is over, and ``result`` what it answered, both as JSON: so any text can be written. From its
 end until ``webhook`` was told there is a ``tell_at``, when that is tried next, after ``tellings`` tries in vain."""
+
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("day", String(10), primary_key=True),
+    Column("user", String(200), primary_key=True),
+    Column("model", String(600), primary_key=True),
+    Column("answers", BigInteger, nullable=False, server_default="0"),
+    Column("prompt", BigInteger, nullable=False, server_default="0"),
+    Column("made", BigInteger, nullable=False, server_default="0"),
+)
+"""Per UTC day, user and model: answers, and tokens read and made."""

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 
 import structlog
 from sqlalchemy import bindparam, delete, insert, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mirror.config import HubSettings
-from mirror.db import in_transaction
+from mirror.db import in_transaction, write_or_put_back
 from mirror.db.tables import nodes as table
 from mirror.errors import MirrorError
 from mirror.hub.node import Heartbeat, Node, Status, parse_heartbeat
@@ -200,16 +199,7 @@ class Nodes:
                 if rows:
                     await connection.execute(insert(table), rows)
 
-            written = False
-            try:
-                await in_transaction(self._engine, write)
-                written = True
-            except SQLAlchemyError as error:
-                log.warning("nodes not written", problem=str(getattr(error, "orig", None) or error))
-            finally:
-                if not written:  # also when cancelled
-                    self._unwritten |= changed
-            if written:
+            if await write_or_put_back(self._engine, write, lambda: self._unwritten.update(changed), "nodes"):
                 self._written_at |= {one.id: one.last_seen for one in kept if one.id in self._known}
 
     def _is_old(self, id_: str) -> bool:

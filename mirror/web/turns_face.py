@@ -1,10 +1,12 @@
 """``/mirror/v1/turns``: who waits for a turn and who has one, and the Ollamas they are on."""
 
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 
+from mirror.db import Tallies
 from mirror.dispatch import Pool, Turns
 from mirror.fill import Admission
 from mirror.hub import Nodes
@@ -13,6 +15,7 @@ from mirror.web.problems import answering, problem
 from mirror.web.requests import BadRequest, body_of
 from mirror.web.turn_views import backend_view, users_view
 
+_MOST_DAYS = 3660
 _USER = '{"user": "ann"}'
 _WEIGHT = '{"user": "ann", "weight": 2}'
 _BACKEND = '{"backend": "127.0.0.1:11435"}'
@@ -21,9 +24,10 @@ _BACKEND = '{"backend": "127.0.0.1:11435"}'
 class TurnsFace:
     """Shows turns, and changes who gets them: for admins, until the mirror ends."""
 
-    def __init__(self, turns: Turns, pool: Pool, nodes: Nodes, admission: Admission) -> None:
+    def __init__(self, turns: Turns, pool: Pool, nodes: Nodes, tallies: Tallies, admission: Admission) -> None:
         self._turns = turns
         self._nodes = nodes
+        self._tallies = tallies
         self._pool = pool
         self._admission = admission
 
@@ -31,6 +35,7 @@ class TurnsFace:
         """Return the routes of this face."""
         return [
             web.get("/mirror/v1/turns", answering(self.show)),
+            web.get("/mirror/v1/usage", answering(self.usage)),
             web.post("/mirror/v1/turns/block", answering(self._about_a_user(self._turns.block))),
             web.post("/mirror/v1/turns/unblock", answering(self._about_a_user(self._turns.unblock))),
             web.post("/mirror/v1/turns/weigh", answering(self.weigh)),
@@ -41,6 +46,14 @@ class TurnsFace:
     async def show(self, request: web.Request) -> web.StreamResponse:
         """Show users and Ollamas."""
         return web.json_response(self._view(request))
+
+    async def usage(self, request: web.Request) -> web.StreamResponse:
+        """Show what each user had of each model on each of the last ``?days=``."""
+        text = request.query.get("days", "30")
+        if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= _MOST_DAYS):
+            raise BadRequest(f"days={text[:20]}", f"days=30, at most {_MOST_DAYS}")
+        rows = await self._tallies.read(int(text))
+        return web.json_response({"usage": [{**asdict(one), "day": one.day.isoformat()} for one in rows]})
 
     async def weigh(self, request: web.Request) -> web.StreamResponse:
         """Give a user another share."""
