@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from mirror.cli.options import Where, on_a_mirror, run
 from mirror.cli.reach import Reached, reached
 from mirror.cli.text import ago, columns, plain, size
+from mirror.wording import when
 
 View = dict[str, Any]
 
@@ -222,27 +222,3 @@ def _percent(job: View) -> str:
 
 def _size(job: View) -> str:
     return size(job["size"]) if job["size"] is not None else "-"
-
-
-def when(view: View) -> str:
-    """Say whether the queue is being worked off, or from when on it will be."""
-    if view["paused"]:
-        return "the queue is paused: mirror pulls resume begins jobs again"
-    if view["open"]:
-        return f"the window is open, until {_clock(view['closes_at'])}"
-    if view["opens_at"] is None:
-        return "no window ever opens (pulls.windows); mirror pulls now and run fetch at any hour"
-    return f"the next window opens {_clock(view['opens_at'])}, in {_left(view['opens_at'])}"
-
-
-def _clock(instant: str) -> str:
-    return f"{datetime.fromisoformat(instant).astimezone():%a %Y-%m-%d %H:%M %Z}"
-
-
-def _left(instant: str) -> str:
-    minutes = max(0, int((datetime.fromisoformat(instant) - datetime.now(UTC)).total_seconds() // 60))
-    days, hours = divmod(minutes // 60, 24)
-    return (
-        " ".join(f"{count} {unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes % 60, "min")) if count)
-        or "a moment"
-    )

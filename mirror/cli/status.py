@@ -7,10 +7,10 @@ import click
 
 from mirror import __version__
 from mirror.cli.options import Where, on_a_mirror, run
-from mirror.cli.pulls import when
 from mirror.cli.reach import reached
 from mirror.cli.text import plain, size
 from mirror.store import holder
+from mirror.wording import when
 
 View = dict[str, Any]
 

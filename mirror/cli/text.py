@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -17,7 +16,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+from mirror.wording import ago, harmless, size
+
+__all__ = ["ago", "columns", "ending_lines", "followed", "plain", "progress_bars", "size"]
 
 
 def plain(text: str) -> None:
@@ -25,37 +26,12 @@ def plain(text: str) -> None:
     click.echo(text)
 
 
-def size(count: float) -> str:
-    """Write bytes as Ollama does: decimal units, two significant figures or three."""
-    for unit in _UNITS[:-1]:
-        if count < 999.5:
-            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} {_UNITS[-1]}"
-
-
-def ago(instant: str | None, now: datetime | None = None) -> str:
-    """Write an ISO instant as the time since; a dash for none."""
-    if instant is None:
-        return "-"
-    seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(instant)).total_seconds()
-    for length, word in ((86400 * 7, "week"), (86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {word}{'s' if count > 1 else ''} ago"
-    return "just now"
-
-
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under a head, each column as wide as its widest entry. What could move a cursor is shown as ?."""
-    rows = [[_harmless(cell) for cell in row] for row in rows]
+    rows = [[harmless(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         plain("    ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _harmless(text: str) -> str:
-    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 @contextmanager
