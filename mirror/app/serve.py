@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -63,7 +63,11 @@ class RunningMirror:
     urls: tuple[str, ...] = ()
 
 
-async def serve(settings: Settings, ready: Callable[[RunningMirror], None]) -> None:
+Beside = Callable[[RunningMirror, asyncio.Event], Coroutine[None, None, None]]
+"""What runs while a mirror serves. It is given what stops the mirror, and ends once that is set."""
+
+
+async def serve(settings: Settings, ready: Callable[[RunningMirror], None], beside: Beside | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then stop in order; a second signal ends the process at once.
 
     Raises:
@@ -78,7 +82,10 @@ async def serve(settings: Settings, ready: Callable[[RunningMirror], None]) -> N
         gc.freeze()  # nor need the collector look at it again for every few requests
         gc.enable()
         ready(mirror)
-        await stop.wait()
+        async with asyncio.TaskGroup() as group:
+            if beside is not None:
+                group.create_task(beside(mirror, stop))
+            await stop.wait()
         log.info("stopping", replies_may_take_s=settings.server.shutdown)
 
 

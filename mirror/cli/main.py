@@ -19,6 +19,7 @@ from mirror.cli.serve import serve
 from mirror.cli.setup import setup
 from mirror.cli.status import status
 from mirror.cli.tls import tls
+from mirror.cli.top import top
 from mirror.cli.turns import backends, users
 from mirror.cli.updating import outdated, update
 
@@ -56,7 +57,7 @@ for command in (
     *(usage, gc, pin, unpin, scrub, repair, verify),
     *(export_models, import_models),
     *(pulls, key),
-    *(users, backends, node),
+    *(users, backends, node, top),
     *(status, config, setup, tls, doctor, demo, bench, completion),
 ):
     main.add_command(command)

@@ -6,6 +6,7 @@ import click
 
 from mirror.cli.options import config_option, ending_well, loaded, run, store_option
 from mirror.cli.text import plain
+from mirror.cli.top import check_view, logging_to_a_file, viewed
 
 
 @click.command()
@@ -16,6 +17,7 @@ from mirror.cli.text import plain
 @click.option("--upstream", metavar="URL", help="The registry to mirror (upstream.url).")
 @click.option("--offline/--online", default=None, help="Serve what is in the store and ask nobody.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False))
+@click.option("--tui/--no-tui", default=False, help="Watch it in this terminal (mirror top); the log goes to a file.")
 @ending_well
 def serve(
     config_file: Path | None,
@@ -25,6 +27,7 @@ def serve(
     upstream: str | None,
     offline: bool | None,
     log_level: str | None,
+    tui: bool,
 ) -> None:
     """Run the mirror until it is told to stop.
 
@@ -34,9 +37,11 @@ def serve(
       mirror serve --store /srv/models --port 80
       mirror serve --upstream http://other-mirror:11434
       mirror serve --offline
+      mirror serve --tui
 
     SIGTERM or Ctrl-C stops it in order: replies may finish, fills are parked and go on at the next start.
-    A second signal ends it at once; so may kill -9, at any time.
+    A second signal ends it at once; so may kill -9, at any time. With --tui the log goes to logging.file, or else to
+    mirror.log in the state folder.
     """
     from mirror.app import RunningMirror
     from mirror.app import serve as serve_until_stopped
@@ -53,6 +58,9 @@ def serve(
             "logging.level": log_level,
         },
     ).settings
+    if tui:
+        check_view()
+        settings = logging_to_a_file(settings)
     set_up_logs(settings.logging)
 
     def ready(mirror: RunningMirror) -> None:
@@ -60,4 +68,7 @@ def serve(
         plain(f"mirror serves {mirror.parts.store.layout.root} at {mirror.url}")
         plain(f"pull through it: ollama pull --insecure {authority}/library/llama3.2")
 
-    run(serve_until_stopped(settings, ready))
+        if tui:
+            plain(f"its log goes to {settings.logging.file}")
+
+    run(serve_until_stopped(settings, ready, viewed(settings) if tui else None))

@@ -8,12 +8,16 @@ from typing import Any, Self
 import aiohttp
 from yarl import URL
 
+from mirror.client.events import parsed
 from mirror.errors import ServerError
 
 _SMALL_S = 30.0
+_SILENT_S = 60.0
+"""A mirror that tells its news says at least every 15 seconds that it is still here."""
 _CHUNK = 1 << 20
 
 Steps = AsyncIterator[dict[str, Any]]
+News = AsyncIterator[tuple[str, dict[str, Any]]]
 
 
 class AdminClient:
@@ -97,6 +101,17 @@ class AdminClient:
     async def usage_by_day(self, days: int) -> dict[str, Any]:
         """Show what each user had of each model on each of the last days."""
         return await self._call("GET", "usage", query={"days": str(days)})
+
+    async def stats(self) -> dict[str, Any]:
+        """Say what was served and fetched, and which fills run."""
+        return await self._answer("GET", self.url.joinpath("mirror", "stats"))
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[News]:
+        """Follow the news; yields the topic and what is said for each piece of it."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SMALL_S, sock_read=_SILENT_S)
+        async with self._asked("GET", "events", timeout) as reply:
+            yield parsed(reply.content)
 
     def verify(self) -> AbstractAsyncContextManager[Steps]:
         """Check the store; yields steps of progress and problems."""
@@ -202,14 +217,19 @@ class AdminClient:
         async with self._long(path, **(request or {"json": body})) as reply:
             yield (json.loads(line) async for line in reply.content)
 
-    @asynccontextmanager
-    async def _long(self, path: str, **request: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    def _long(self, path: str, **request: Any) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Ask for something that may take hours."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SMALL_S)
+        return self._asked("POST", path, timeout, **request)
+
+    @asynccontextmanager
+    async def _asked(
+        self, method: str, path: str, timeout: aiohttp.ClientTimeout, **request: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {**request.pop("headers", {}), **self._headers()}
         where = self._path(*path.split("/"))
         try:
-            async with self._session.post(where, timeout=timeout, headers=headers, **request) as reply:
+            async with self._session.request(method, where, timeout=timeout, headers=headers, **request) as reply:
                 if reply.status >= 300:
                     await self._good(reply)
                 yield reply
