@@ -1,10 +1,10 @@
 """The terminal view: looks each second, listens to the news, and asks the mirror for what keys want."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -180,8 +180,9 @@ class Top(App[bool]):
         """Leave, or ask where the mirror would go on without anybody to see it."""
         if self._stopping is None:
             self.exit(False)
-        else:
-            self.run_worker(self._ask_to_stop(), group="question", exclusive=True)
+            return
+        asked = Question("Stop the mirror? y stop the server, n go on")
+        self.push_screen(asked, lambda yes: self.exit(True) if yes else None)
 
     async def action_quit(self) -> None:
         """Leave by Ctrl-Q as by q."""
@@ -232,20 +233,21 @@ class Top(App[bool]):
         if job := self._pulls.selected:
             self._do(lambda: self._source.hurry(job))
 
-    def _do(self, act: Callable[[], Coroutine[Any, Any, str]], asked: str = "") -> None:
+    def _do(self, act: Callable[[], Awaitable[str]], asked: str = "") -> None:
         """Have the mirror do something, once its user has said y where that is ``asked``."""
 
         async def doing() -> None:
-            if asked and not await self.push_screen_wait(Question(asked)):
-                return
             try:
                 self._say(await act(), own=True)
             except ServerError as error:
                 self._say(f"read-only: {error}" if refused(error) else str(error), own=True)
             self._again.set()
 
-        self.run_worker(doing(), group="question", exclusive=True)
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.run_worker(doing())
 
-    async def _ask_to_stop(self) -> None:
-        if await self.push_screen_wait(Question("Stop the mirror? y stop the server, n go on")):
-            self.exit(True)
+        if asked:
+            self.push_screen(Question(asked), answered)
+        else:
+            answered(True)

@@ -3,7 +3,6 @@
 Whatever a mirror leaves out, or says in another form, is empty or nought here: a view is no place to fail.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from mirror.wording import harmless, when
 
 View = Mapping[str, Any]
+
+_MOST = 1e18
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,7 @@ def _store(said: View) -> StoreFigures:
 def _window(queue: View) -> str:
     try:
         return when(queue)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return ""
 
 
@@ -212,8 +213,9 @@ def _rows(said: View, key: str) -> Iterator[View]:
 
 def _number(said: View, key: str) -> float | None:
     found = said.get(key)
-    known = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
-    return found if known else None
+    if not isinstance(found, int | float) or isinstance(found, bool):
+        return None
+    return found if -_MOST < found < _MOST else None
 
 
 def _count(said: View, key: str) -> int:

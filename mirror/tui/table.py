@@ -50,11 +50,13 @@ class Table(Widget, can_focus=True):
         self._first = 0
 
     def show(self, rows: Sequence[Row], empty: str | None = None) -> None:
-        """Show these rows; where there is none, ``empty``. The cursor stays with the row that it was on."""
-        key = self.selected
+        """Show these rows; where there is none, ``empty``.
+
+        The cursor goes with the row that it was moved to; one at the top stays there, whoever is first now.
+        """
+        key = self.selected if self._cursor else ""
         self._rows, self._empty = rows, self._empty if empty is None else empty
-        places = [at for at, row in enumerate(rows) if row.key == key]
-        self._put(places[0] if places else self._cursor)
+        self._put(next((at for at, row in enumerate(rows) if key and row.key == key), self._cursor))
 
     @property
     def selected(self) -> str:
