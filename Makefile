@@ -41,7 +41,7 @@ bench: $(STAMP) system-bench ## ratios against nginx and against the upstream it
 	$(BIN)/python -m bench
 
 system-test:
-	scripts/system-packages docker-registry skopeo nginx-light chromium prometheus
+	scripts/system-packages docker-registry skopeo nginx-light chromium prometheus tmux
 
 system-bench:
 	scripts/system-packages nginx-light wrk

@@ -18,7 +18,7 @@ from mirror.tui.dialogs import Help
 from mirror.tui.source import Source
 from tests.behind import Fronted, closed, fronted
 from tests.fakes.mirror import running_fake_mirror
-from tests.process import mirror
+from tests.process import mirror, serving
 from tests.support import SOON_S, add_blob, blob_path, eventually
 from tests.test_turns import post, waiting
 
@@ -251,6 +251,18 @@ async def test_a_mirror_that_shows_nothing_without_a_key_says_so(tmp_path: Path)
         await seen.until("this needs a key", "#said")
 
 
+async def test_a_mirror_that_counts_requests_is_asked_less_often() -> None:
+    """Its sentence is shown, and it is not the view that keeps others out."""
+    async with running_fake_mirror() as fake:
+        fake.refuses["/mirror/v1/turns"] = (429, "too many requests")
+        async with viewed(fake.url) as seen:
+            await seen.until("too many requests", "#said")
+            assert seen.app.each_s == 2.0
+            fake.refuses.clear()
+            await seen.gone("too many requests", "#said")
+            assert seen.app.each_s == 2.0
+
+
 async def test_news_are_told_in_the_last_line() -> None:
     """As they come; the answer to a key is not swept away at once."""
     async with running_fake_mirror() as fake, viewed(fake.url) as seen:
@@ -318,6 +330,13 @@ async def test_it_needs_a_terminal_and_a_mirror(tmp_path: Path) -> None:
             "mirror: the terminal view needs a terminal: input, output and errors must not go elsewhere\n"
         )
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_mirror_serves_without_its_view_unless_asked(tmp_path: Path) -> None:
+    """``--no-tui`` is what it does anyway, for those who write it."""
+    async with serving(tmp_path / "store", "http://127.0.0.1:9", "--no-tui") as (url, _):
+        assert "serves at" in (await mirror("status", "--store", str(tmp_path / "store"))).out
+        assert url.startswith("http://127.0.0.1:")
 
 
 async def test_without_its_package_it_says_what_to_install(tmp_path: Path) -> None:

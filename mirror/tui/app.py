@@ -17,6 +17,7 @@ from mirror.tui.news import changes
 from mirror.tui.panes import Backends, Fills, Pulls, StoreLines, Users
 from mirror.tui.reading import Reading
 from mirror.tui.source import Source, refused
+from mirror.tui.style import STYLE
 
 _EACH_S, _SELDOM_S = 1.0, 30.0
 _LONGEST_S = 10.0
@@ -24,22 +25,6 @@ _LISTEN_AGAIN_S, _PERHAPS_LATER_S = 5.0, 60.0
 _TOO_MANY = 429
 _OWN_WORD_S = 8.0
 """How long the answer to a key stands before news takes its place."""
-_STYLE = """
-Screen { layout: vertical; }
-#title { height: 1; text-style: bold; background: $primary-darken-2; color: $text; }
-#users, #pulls { height: 5fr; }
-#backends, #fills { height: 4fr; }
-#store { height: 3; }
-#said { height: 1; }
-Screen.-roomy #users, Screen.-roomy #backends, Screen.-roomy #fills, Screen.-roomy #pulls { margin-bottom: 1; }
-Screen.-roomy #title { margin-bottom: 1; }
-Screen.-roomy #store { height: 4; }
-.-old { opacity: 55%; }
-Question { background: transparent; align: center bottom; }
-#question { height: 1; margin-bottom: 1; background: $warning; color: $text; text-style: bold; }
-Help { align: center middle; }
-#keys { width: 72; height: auto; border: round $primary; padding: 1 2; background: $surface; }
-"""
 
 
 class Top(App[bool]):
@@ -49,7 +34,7 @@ class Top(App[bool]):
     leaves is asked whether the mirror is to end too.
     """
 
-    CSS = _STYLE
+    CSS = STYLE
     TITLE = "mirror top"
     ENABLE_COMMAND_PALETTE = False
     VERTICAL_BREAKPOINTS = [(0, "-close"), (34, "-roomy")]  # noqa: RUF012  # declared by Textual
@@ -64,6 +49,8 @@ class Top(App[bool]):
 
     def __init__(self, source: Source, stopping: asyncio.Event | None = None) -> None:
         super().__init__()
+        self.each_s = _EACH_S
+        """How often it looks."""
         self._source = source
         self._stopping = stopping
         self._again = asyncio.Event()
@@ -101,18 +88,18 @@ class Top(App[bool]):
 
     async def _look_on(self) -> None:
         """Look each second, or at once where a key has changed something; less often where that is too much."""
-        each_s = _EACH_S
         while True:
             try:
                 async with asyncio.timeout(_LONGEST_S):
                     self._show(await self._source.look())
             except ServerError as error:
                 self._lose(str(error))
-                each_s = min(2 * each_s, _SELDOM_S) if error.status == _TOO_MANY else each_s
+                if error.status == _TOO_MANY:
+                    self.each_s = min(2 * self.each_s, _SELDOM_S)
             except TimeoutError:
                 self._lose(f"it took longer than {_LONGEST_S:g} s")
             with suppress(TimeoutError):
-                async with asyncio.timeout(each_s):
+                async with asyncio.timeout(self.each_s):
                     await self._again.wait()
             self._again.clear()
 

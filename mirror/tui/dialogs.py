@@ -13,10 +13,13 @@ _KEYS = (
     ("Tab  Shift+Tab", "the next pane, the one before"),
     ("b  u", "users: block the selected one, unblock"),
     ("d  e", "backends: drain (nothing new there), enable"),
-    ("n", "pulls: fetch the selected one now, whatever the hour"),
+    ("n", "pulls: fetch the selected one now, at any hour"),
     ("h  ?", "these keys; Escape closes them"),
 )
-_NOTE = "What changes the mirror takes a key that is good for admin, or its own machine; looking does not."
+_NOTE = (
+    "What changes the mirror takes its own machine, or a key that is good for admin (OLLAMA_MIRROR_API_KEY); "
+    "looking changes nothing."
+)
 
 
 class Question(ModalScreen[bool]):
@@ -52,6 +55,6 @@ class Help(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         """Make its box."""
         lines = [Content.assemble((f"{keys:<16}", "bold $text-accent"), what) for keys, what in self._keys]
-        box = Static(Content("\n").join([*lines, Content(""), Content.styled(_NOTE, "$text-muted")]), id="keys")
+        box = Static(Content("\n").join([*lines, Content(""), Content.styled(_NOTE, "$foreground-muted")]), id="keys")
         box.border_title = "mirror top"
         yield box

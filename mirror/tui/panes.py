@@ -11,7 +11,7 @@ from mirror.tui.reading import Backend, Fill, Job, Reading, User
 from mirror.tui.table import Cell, Row, Table
 from mirror.wording import lasting, size
 
-_DIM = "$text-muted"
+_DIM = "$foreground-muted"
 _GOOD, _BUSY, _BAD = "$text-success", "$text-warning", "bold $text-error"
 _STATES = {"online": _GOOD, "draining": _BUSY, "degraded": _BUSY, "offline": _BAD, "downloading": _GOOD}
 _BAR = 14
@@ -127,7 +127,7 @@ class StoreLines(Static):
         """Draw a heading and two lines."""
         store, room = self._reading.store, max(1, self.size.width - 2)
         said = f"STORE  {store.directory}" if store is not None else "STORE"
-        head = Content.styled(f" {fitted(said, room)} ", "bold $text-muted on $surface-lighten-1")
+        head = Content.styled(f" {fitted(said, room)} ", "bold $foreground-muted on $surface-lighten-1")
         lines = (Content.assemble(" ", *parts) for parts in (_held(self._reading), _saved(self._reading)))
         return Content("\n").join([head, *(line[: self.size.width] for line in lines)])
 

@@ -12,7 +12,7 @@ from textual.widget import Widget
 from mirror.tui.fitting import GAP, Column, fitted, widths
 
 _CURSOR = "$block-cursor-foreground on $block-cursor-background"
-_HEADINGS = "bold $text-muted on $surface-lighten-1"
+_HEADINGS = "bold $foreground-muted on $surface-lighten-1"
 _HEADINGS_FOCUSED = "bold $text on $primary"
 
 Cell = str | tuple[str, str]
@@ -99,7 +99,7 @@ class Table(Widget, can_focus=True):
         for at, row in enumerate(self._rows[self._first : self._first + self._room], self._first):
             lines.append(self._line(row.cells, width, _CURSOR if self.has_focus and at == self._cursor else ""))
         if not self._rows and self._room:
-            lines.append(Content.styled(" " + fitted(self._empty, room), "$text-muted"))
+            lines.append(Content.styled(" " + fitted(self._empty, room), "$foreground-muted"))
         return Content("\n").join(lines)
 
     @property
