@@ -282,6 +282,20 @@ async def test_news_are_told_in_the_last_line() -> None:
         assert "no such user" in seen.text("#said")
 
 
+async def test_fills_are_taken_from_the_news() -> None:
+    """The statistics list every model, which is work for a mirror that has many: they are asked for seldom then."""
+    async with running_fake_mirror() as fake, viewed(fake.url) as seen:
+        for here in (1000, 2000, 3000):
+            fake.tell("fills", kind="progress", fills=[{**FILL, "completed": here}])
+            await seen.until(f"{here // 40}%", "#fills")
+        asked = fake.asked.count("GET /mirror/stats")
+        fake.says["/mirror/v1/turns"] = {"users": [{"user": "ann"}]}
+        await seen.until("ann", USERS)
+        fake.says["/mirror/v1/turns"] = {"users": [{"user": "bob"}]}
+        await seen.until("bob", USERS)
+        assert fake.asked.count("GET /mirror/stats") <= asked + 1
+
+
 async def test_of_a_mirror_that_tells_no_news_the_changes_are_said() -> None:
     """An older one, or one that has some of its answers switched off."""
     async with running_fake_mirror() as fake:

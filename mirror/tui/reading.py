@@ -122,7 +122,7 @@ def read(turns: View, queue: View, stats: View, store: View | None) -> Reading:
     return Reading(
         users=tuple(_user(one) for one in _rows(turns, "users")),
         backends=tuple(_backend(one) for one in _rows(turns, "backends")),
-        fills=tuple(_fill(one) for one in _rows(stats, "fills")),
+        fills=fills(stats),
         jobs=tuple(_job(one) for one in _rows(queue, "jobs")),
         waiting=_count(turns, "waiting"),
         paused=queue.get("paused") is True,
@@ -136,6 +136,11 @@ def read(turns: View, queue: View, stats: View, store: View | None) -> Reading:
             saved=_count(stats, "bytes_saved"),
         ),
     )
+
+
+def fills(said: View) -> tuple[Fill, ...]:
+    """Return the fills that an answer or an event holds."""
+    return tuple(_fill(one) for one in _rows(said, "fills"))
 
 
 def _user(said: View) -> User:
