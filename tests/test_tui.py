@@ -218,7 +218,8 @@ async def test_a_mirror_that_goes_away_is_waited_for() -> None:
         fake.says["/mirror/v1/turns"] = {"waiting": 1, "users": [{"user": "ann", "waiting": 1}]}
         await seen.until("ann", USERS)
         await fake.down()
-        await seen.until(f"no answer from {fake.url}: ", "#said")
+        await seen.until(f"no answer from {fake.url}: Cannot connect", "#said")
+        assert seen.text("#said").endswith("; trying again")
         assert "ann" in seen.text(USERS)
         assert seen.app.query_one(USERS).has_class("-old")
         await seen.pilot.press("u")
@@ -248,7 +249,7 @@ async def test_who_may_not_change_anything_may_look(tmp_path: Path) -> None:
 async def test_a_mirror_that_shows_nothing_without_a_key_says_so(tmp_path: Path) -> None:
     """And is asked again, for keys come and go."""
     async with fronted(tmp_path, security__api_key="word") as at, viewed(at.mirror.url) as seen:
-        await seen.until("this needs a key", "#said")
+        await seen.until(f"refused by {at.mirror.url}: this needs a key", "#said")
 
 
 async def test_a_mirror_that_counts_requests_is_asked_less_often() -> None:

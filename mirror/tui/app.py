@@ -13,6 +13,7 @@ from textual.widgets import Footer, Static
 
 from mirror.errors import ServerError
 from mirror.tui.dialogs import Help, Question
+from mirror.tui.fitting import fitted
 from mirror.tui.news import changes
 from mirror.tui.panes import Backends, Fills, Pulls, StoreLines, Users
 from mirror.tui.reading import Reading
@@ -93,11 +94,11 @@ class Top(App[bool]):
                 async with asyncio.timeout(_LONGEST_S):
                     self._show(await self._source.look())
             except ServerError as error:
-                self._lose(str(error))
+                self._lose(*_why(error))
                 if error.status == _TOO_MANY:
                     self.each_s = min(2 * self.each_s, _SELDOM_S)
             except TimeoutError:
-                self._lose(f"it took longer than {_LONGEST_S:g} s")
+                self._lose("no answer from", f"nothing came for {_LONGEST_S:g} s")
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.each_s):
                     await self._again.wait()
@@ -132,8 +133,10 @@ class Top(App[bool]):
         self._show_title()
         self._show_word()
 
-    def _lose(self, why: str) -> None:
-        self._trouble = f"no answer from {self._source.url}: {why}; trying again"
+    def _lose(self, what: str, why: str) -> None:
+        begin, end = f"{what} {self._source.url}: ", "; trying again"
+        room = max(20, self.size.width - 1 - len(begin) - len(end))
+        self._trouble = f"{begin}{fitted(why, min(len(why), room))}{end}"
         for pane in self._panes:
             pane.add_class("-old")
         self._show_title()
@@ -238,3 +241,10 @@ class Top(App[bool]):
             self.push_screen(Question(asked), answered)
         else:
             answered(True)
+
+
+def _why(error: ServerError) -> tuple[str, str]:
+    """Return what a mirror did that gave no answer, and why; its URL, which is said anyway, is left out."""
+    if error.status:
+        return "refused by", str(error)
+    return "no answer from", str(error).partition(" does not answer: ")[2] or str(error)
