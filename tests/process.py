@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.behind import closed
+
 _LONGEST_S = 40
 
 
@@ -23,7 +25,9 @@ class Ended:
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("OLLAMA")}
-    return {**kept, "OLLAMA_MIRROR_PULLS_DISK_THRESHOLD": "100%", **(extra or {})}
+    (window,) = closed()["pulls__windows"]  # that of the settings is open half the night
+    ours = {"OLLAMA_MIRROR_PULLS_DISK_THRESHOLD": "100%", "OLLAMA_MIRROR_PULLS_WINDOWS": window}
+    return {**kept, **ours, **(extra or {})}
 
 
 async def run(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ended:
