@@ -97,6 +97,7 @@ SAMPLES = {
     "dispatch.max_failures": ("5", 5),
     "dispatch.probe_after": ("30s", 30),
     "dispatch.retries": ("1", 1),
+    "features.enable_tracing": ("true", True),
     "dispatch.keep_usage": ("30d", 30 * 86_400),
     "hub.enabled": ("yes", True),
     "hub.announce": ("yes", True),

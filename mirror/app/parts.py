@@ -10,6 +10,7 @@ from math import ceil
 
 import structlog
 
+from mirror import __version__
 from mirror.access import Passes, Policy
 from mirror.app.dispatching import opened_dispatching
 from mirror.app.hub import opened_nodes
@@ -26,6 +27,7 @@ from mirror.keep import Keeper, Scrub
 from mirror.ollama import Behind
 from mirror.pulls import Deliveries, Guards, Pace, Queue, WallClock, Webhook, Wishes, Worker
 from mirror.store import Pins, Store
+from mirror.tracing import trace
 from mirror.upstream import Upstreams
 from mirror.values import NamePattern
 from mirror.web import Watch
@@ -82,6 +84,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
     events = Events()
     state = settings.cache.state_directory.absolute()
     async with AsyncExitStack() as stack:
+        stack.enter_context(trace(__version__, enabled=settings.features.enable_tracing))
         store = await _store(settings, events, holder, create=create)
         stack.callback(store.close)
         engine = await open_database(settings.database.url, state / "mirror.db")

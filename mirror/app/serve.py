@@ -21,6 +21,7 @@ from mirror.app.hub import announcing
 from mirror.app.news_log import LOGGED, log_news
 from mirror.app.pages import Pages, pages_on, queue_desk
 from mirror.app.parts import Parts, kept_in_order, opened_parts
+from mirror.app.traced import traced
 from mirror.config import Settings, not_yet
 from mirror.hub import HubFace, Jobs, OnThePool
 from mirror.listen import CertificateFace, Certificates, DataAddress, Door, Names, proxy_requests
@@ -145,6 +146,7 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
     app = web.Application(
         middlewares=[
             *logging,
+            *([traced] if settings.features.enable_tracing else []),
             proxy_requests(names),
             *([data.middleware()] if settings.listen.data else []),
             access.gate.middleware(),

@@ -200,6 +200,9 @@ class FeatureSettings(Section):
     """Which faces are shown."""
 
     enable_api_proxy: bool = Field(True, description="Answer /api and /v1 in front of an Ollama.")
+    enable_tracing: bool = Field(
+        False, description="Send traces of requests by OpenTelemetry, to where the OTEL_ variables say (extra otel)."
+    )
     enable_metrics: bool = Field(True, description="Answer /metrics.")
     enable_web_ui: bool = Field(True, description="Answer with web pages.")
 

@@ -10,6 +10,7 @@ from mirror.dispatch.fair import FairQueue, Usage
 from mirror.dispatch.lane import Place
 from mirror.dispatch.pool import Member, Pool, Wanted
 from mirror.errors import AllDown, NoTurn, NowhereToRun
+from mirror.tracing import span
 
 _Kind = tuple[str, frozenset[str], bool]
 _LOOK_S = 1.0
@@ -138,7 +139,8 @@ class Turns:
         position = self._queue.position(place) or 0
         turn: Turn | None = None
         try:
-            member = await self._given(place)
+            with span("turn", model=wanted.model):
+                member = await self._given(place)
             begun_at = self._clock()
             turn = Turn(member, place, position, begun_at - asked_at, begun_at)
             yield turn

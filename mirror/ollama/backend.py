@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from mirror.errors import BackendDown
+from mirror.tracing import pass_on, span
 
 _PSEUDONYM = re.compile(r"(?:^|,)\s*(?:HTTP/)?1\.[01]\s+(ollama-mirror-[0-9a-f]{12})(?=\s|,|$)", re.IGNORECASE)
 _OURS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -134,9 +135,11 @@ class Backend:
             sent["Authorization"] = f"Bearer {self._bearer}"
         sent["Via"] = f"{via}, 1.1 {self.pseudonym}" if via else f"1.1 {self.pseudonym}"
         data = io.BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body
-        answer = await self._answer(method, path, sent, data, waits=waits)
-        async with answer:
-            yield answer
+        with span("backend", url=self.url, path=path.partition("?")[0]):
+            pass_on(sent)
+            answer = await self._answer(method, path, sent, data, waits=waits)
+            async with answer:
+                yield answer
 
     async def _answer(
         self, method: str, path: str, headers: CIMultiDict[str], data: Any, *, waits: bool

@@ -17,6 +17,7 @@ from mirror.registry.passage import Passage
 from mirror.registry.replies import VERSION, no_such_range
 from mirror.registry.sending import SENT, Sender, cut
 from mirror.store import OpenBlob, Store
+from mirror.tracing import span
 from mirror.upstream import Upstreams
 from mirror.values import ByteRange, Digest, ModelName
 from mirror.values.http_range import RangeNotSatisfiable, content_range, parse_range
@@ -95,10 +96,11 @@ class Blobs:
             return _pointing_to(there, digest)
         blob = self._store.open_blob(digest)
         if blob is not None:
-            with blob:
+            with blob, span("store", digest=str(digest)):
                 asked = Asked.of(request, name, digest, blob.size)
                 return await _Answer(self, request, asked, Served.HIT).from_file(blob)
-        return await self._miss(request, name, digest)
+        with span("fill", digest=str(digest)):
+            return await self._miss(request, name, digest)
 
     async def _admitted(self, request: web.Request, digest: Digest) -> ModelName:
         """Return the model as part of which a blob is asked for. Raises NotAllowed, NotFoundUpstream."""

@@ -11,6 +11,7 @@ from mirror.fill import Admission, Answer, Tags
 from mirror.registry.names import asked_host, asked_name
 from mirror.registry.replies import VERSION
 from mirror.store import Store
+from mirror.tracing import span
 from mirror.upstream.routes import Routes
 from mirror.values import Digest, Invalid, ModelName
 
@@ -45,7 +46,8 @@ class Manifests:
         else:
             name = asked_name(request, self._routes, reference)
             self._admission.before(name, user)
-            answer = await self._tags.by_tag(name)
+            with span("store", model=str(name)):
+                answer = await self._tags.by_tag(name)
             await self._admission.after(name, answer.manifest, user)
         if request.method == "GET":
             self._events.publish(ManifestServed(name, answer.served))

@@ -23,6 +23,7 @@ from mirror.errors import (
     UpstreamUnavailable,
 )
 from mirror.events import Events, UpstreamAnswered
+from mirror.tracing import span
 from mirror.upstream.addresses import Guard, GuardedResolver
 from mirror.upstream.answers import refusal
 from mirror.upstream.auth import Challenge, Signer, anonymous_request
@@ -120,10 +121,11 @@ class Session:
         )
         begun, good = time.monotonic(), False
         try:
-            async with self._open(url, headers, timeout, f"{url.host}") as reply:
-                good = reply.status < 500 and reply.status != 429
-                body = await body_of(reply, limit) if reply.status < 300 else b""
-                answer = Reply(url, reply.status, reply.headers.copy(), body)
+            with span("upstream", url=str(url.with_query(None))):
+                async with self._open(url, headers, timeout, f"{url.host}") as reply:
+                    good = reply.status < 500 and reply.status != 429
+                    body = await body_of(reply, limit) if reply.status < 300 else b""
+                    answer = Reply(url, reply.status, reply.headers.copy(), body)
         except UpstreamUnavailable:
             self._events.publish(UpstreamAnswered(url.host or "", time.monotonic() - begun, good))
             raise

@@ -25,6 +25,7 @@ from mirror.access.credentials import Credentials, with_grant
 from mirror.access.origins import is_same
 from mirror.config import Settings
 from mirror.registry.realms import Realms, unknown_host
+from mirror.tracing import span
 from mirror.values import Digest, Invalid
 from mirror.web.needs import Route, Special, route_of
 from mirror.web.refusals import refusal
@@ -91,7 +92,9 @@ class Gate:
         async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
             if self._keys.due and route_of(request).need is not Special.NOTHING:
                 await self._keys.refresh()
-            return self._refusal(request) or await handler(request)
+            with span("access"):
+                refused = self._refusal(request)
+            return refused or await handler(request)
 
         return checked
 
