@@ -1,6 +1,10 @@
 """The demo's own parts: the made-up model, the registry that gives it out, the client that pulls it."""
 
+import asyncio
+import re
+import signal
 import struct
+import sys
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -322,3 +326,27 @@ async def test_pull_tensor_resumes_a_large_blob_by_an_open_range() -> None:
         report = await pull_tensor(fake.url, "m", pause_s=0, resume_min=1)
         assert report.bytes == sum(map(len, LAYERS.values())) + report.manifest.blobs[-1].size
         assert [one.range for one in fake.log if one.range] == [f"bytes={weights.size - 60_000}-"]
+
+
+async def test_a_demo_that_is_kept_can_be_watched_from_the_start() -> None:
+    """Its home page moves while the first pull comes in; Ctrl-C ends it."""
+    command = (sys.executable, "-m", "mirror", "demo", "--keep", "--size", "60MB")
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            url = (await process.stdout.readline()).decode().rpartition(" ")[2].strip()
+            seen = set[str]()
+            async with aiohttp.ClientSession() as session:
+                while len(seen) < 3:
+                    async with session.get(url, headers={"Accept": "text/html"}) as answer:
+                        seen.update(re.findall(r'<progress value="(\d+)" max="\d{7,}"', await answer.text()))
+                    await asyncio.sleep(0.05)
+            while b"ollama pull" not in await process.stdout.readline():
+                pass
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -10,11 +10,14 @@ from mirror.cli.options import ending_well, fail, json_option, run
 from mirror.cli.text import columns, plain, progress_bars, size
 from mirror.config import LoggingSettings, LogLevel, parse_size
 
+_SLOWLY = 40_000_000
+"""Bytes per second of what is to be watched."""
+
 
 @click.command()
 @click.option("--size", "model_size", default="400MB", show_default=True, help="How large the generated model is.")
 @click.option("--port", default=0, help="Port of the demo's mirror; 0 lets the system choose.")
-@click.option("--keep", is_flag=True, help="Stay up afterwards and say how to point an Ollama at it.")
+@click.option("--keep", is_flag=True, help="Stay up, to be looked at and pulled from; the first pull is slow.")
 @json_option
 @ending_well
 def demo(model_size: str, port: int, keep: bool, as_json: bool) -> None:
@@ -27,6 +30,8 @@ def demo(model_size: str, port: int, keep: bool, as_json: bool) -> None:
     Examples:
       mirror demo
       mirror demo --size 2GB --keep --port 11434
+
+    With --keep the home page is there from the start, and the first pull comes in at 40 MB/s, so that it can be seen.
     """
     from mirror.app.logs import set_up_logs
 
@@ -50,7 +55,9 @@ async def _demo(count: int, port: int, *, keep: bool, as_json: bool) -> bool:
             pulling = bars.add_task(title, total=on.model.size)
             return await on.pull(title, lambda more: bars.advance(pulling, more))
 
-        async with stage(count, port, lambda more: bars.advance(bar, more)) as on:
+        async with stage(count, port, lambda more: bars.advance(bar, more), _SLOWLY if keep else None) as on:
+            if keep and not as_json:
+                plain(f"Watch it come in: {on.mirror_url}/")
             rounds = [await pulled(on, "first pull (miss)"), await pulled(on, "second pull (hit)")]
             bars.stop()
             first, second = (one.upstream_bytes for one in rounds)

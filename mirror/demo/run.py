@@ -47,24 +47,30 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(size: int, port: int, progress: Callable[[int], None] | None = None) -> AsyncIterator[Stage]:
-    """Make a model of about ``size`` bytes in a folder that goes away afterwards, and start both servers."""
+async def stage(
+    size: int, port: int, progress: Callable[[int], None] | None = None, rate: int | None = None
+) -> AsyncIterator[Stage]:
+    """Make a model of about ``size`` bytes in a folder that goes away afterwards, and start both servers.
+
+    ``rate`` bounds the bytes per second from the registry.
+    """
     with tempfile.TemporaryDirectory(prefix="mirror-demo-") as folder:
         base = Path(folder)
         model = await asyncio.to_thread(write_model, base / "registry", size=size, name=NAME, progress=progress)
         async with (
             running_registry(base / "registry") as registry,
-            running_mirror(_settings(base, registry.url, port)) as mirror,
+            running_mirror(_settings(base, registry.url, port, rate)) as mirror,
         ):
             yield Stage(registry, mirror.url, model)
 
 
-def _settings(base: Path, upstream: str, port: int) -> Settings:
+def _settings(base: Path, upstream: str, port: int, rate: int | None) -> Settings:
     flags: dict[str, object] = {
         "server.host": "127.0.0.1",
         "server.port": port,
         "cache.directory": str(base / "store"),
         "upstream.url": upstream,
+        "upstream.rate": rate,
         "logging.level": "WARNING",
     }
     return load(None, {}, flags).settings
