@@ -21,6 +21,7 @@ from mirror.app.hub import announcing
 from mirror.app.news_log import LOGGED, log_news
 from mirror.app.pages import Pages, pages_on, queue_desk
 from mirror.app.parts import Parts, kept_in_order, opened_parts
+from mirror.app.supervisor import Supervisor
 from mirror.app.traced import traced
 from mirror.config import Settings, not_yet
 from mirror.hub import HubFace, Jobs, OnThePool
@@ -74,7 +75,7 @@ async def serve(settings: Settings, ready: Callable[[RunningMirror], None], besi
     Raises:
         SettingsError, StoreBusy, StoreUnusable: it could not start.
     """
-    stop = asyncio.Event()
+    stop, supervisor = asyncio.Event(), Supervisor.of(os.environ)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_end, stop, number)
@@ -83,10 +84,14 @@ async def serve(settings: Settings, ready: Callable[[RunningMirror], None], besi
         gc.freeze()  # nor need the collector look at it again for every few requests
         gc.enable()
         ready(mirror)
+        supervisor.serving(mirror.url)
         async with asyncio.TaskGroup() as group:
+            watchdog = group.create_task(supervisor.reassure(), name="watchdog")
             if beside is not None:
                 group.create_task(beside(mirror, stop))
             await stop.wait()
+            watchdog.cancel()
+        supervisor.stopping()
         log.info("stopping", replies_may_take_s=settings.server.shutdown)
 
 
