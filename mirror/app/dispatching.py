@@ -37,9 +37,7 @@ async def opened_dispatching(
             total=dispatch.max_waiting,
             patience=Patience(turns=dispatch.patience),
         )
-        turns = Turns(FairQueue(rules), pool, timeout_s=dispatch.timeout)
-        for user, weight in dispatch.weights:
-            turns.weigh(user, weight)
+        turns = Turns(FairQueue(rules), pool, timeout_s=dispatch.timeout, weights=dict(dispatch.weights))
         yield Dispatching(pool, turns)
 
 

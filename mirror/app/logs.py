@@ -3,11 +3,22 @@
 import logging
 import logging.handlers
 import sys
+from contextlib import nullcontext
 
 import structlog
 
 from mirror.config import LogFormat, LoggingSettings
 from mirror.errors import SettingsError
+
+
+def reopen_files() -> None:
+    """Have log files opened anew at their next line, for who has put them aside under another name (logrotate)."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            with handler.lock or nullcontext():
+                if handler.stream is not None:
+                    handler.stream.close()
+                handler.stream = None  # as FileHandler itself has it where it opens late
 
 
 def set_up_logs(settings: LoggingSettings) -> None:

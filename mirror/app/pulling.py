@@ -62,6 +62,11 @@ def zone_of(settings: Settings) -> ZoneInfo:
     return ZoneInfo(named) if named is not None else local_zone(os.environ)
 
 
+def windows_of(settings: Settings) -> Schedule:
+    """Return when pulls are fetched."""
+    return Schedule(tuple(map(parse_window, settings.pulls.windows)), zone_of(settings))
+
+
 def _guards(settings: Settings, store: Store) -> Guards:
     watched = settings.pulls.disk_path
     return Guards(settings.pulls, store.room if watched is None else DiskOf(watched), zone_of(settings))
@@ -81,7 +86,7 @@ def _worker(
     return Worker(
         queue,
         puller.pull,
-        Schedule(tuple(map(parse_window, said.windows)), guards.zone),
+        windows_of(settings),
         WallClock(),
         most=settings.upstream.max_concurrent_downloads,
         tries=said.tries,

@@ -21,6 +21,7 @@ from mirror.app.hub import announcing
 from mirror.app.news_log import LOGGED, log_news
 from mirror.app.pages import Pages, pages_on, queue_desk
 from mirror.app.parts import Parts, kept_in_order, opened_parts
+from mirror.app.reloading import Reloading
 from mirror.app.supervisor import Supervisor
 from mirror.app.traced import traced
 from mirror.config import Settings, not_yet
@@ -69,8 +70,15 @@ Beside = Callable[[RunningMirror, asyncio.Event], Coroutine[None, None, None]]
 """What runs while a mirror serves. It is given what stops the mirror, and ends once that is set."""
 
 
-async def serve(settings: Settings, ready: Callable[[RunningMirror], None], beside: Beside | None = None) -> None:
+async def serve(
+    settings: Settings,
+    ready: Callable[[RunningMirror], None],
+    beside: Beside | None = None,
+    again: Callable[[], Settings] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, then stop in order; a second signal ends the process at once.
+
+    At SIGHUP settings are read by ``again``, where it is given, and what can change does.
 
     Raises:
         SettingsError, StoreBusy, StoreUnusable: it could not start.
@@ -83,6 +91,8 @@ async def serve(settings: Settings, ready: Callable[[RunningMirror], None], besi
     async with running_mirror(settings) as mirror:
         gc.freeze()  # nor need the collector look at it again for every few requests
         gc.enable()
+        if again is not None:
+            loop.add_signal_handler(signal.SIGHUP, Reloading(mirror.parts, again).reload)
         ready(mirror)
         supervisor.serving(mirror.url)
         async with asyncio.TaskGroup() as group:

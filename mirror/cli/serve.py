@@ -7,6 +7,7 @@ import click
 from mirror.cli.options import config_option, ending_well, loaded, run, store_option
 from mirror.cli.text import plain
 from mirror.cli.top import check_view, logging_to_a_file, viewed
+from mirror.config import Settings
 
 
 @click.command()
@@ -40,24 +41,27 @@ def serve(
       mirror serve --tui
 
     SIGTERM or Ctrl-C stops it in order: replies may finish, fills are parked and go on at the next start.
-    A second signal ends it at once; so may kill -9, at any time. With --tui the log goes to logging.file, or else to
-    mirror.log in the state folder.
+    A second signal ends it at once; so may kill -9, at any time. SIGHUP has it read its settings again: limits,
+    rules on models, windows, rates, weights and the log level change at once, and the log says what needs a restart.
+    With --tui the log goes to logging.file, or else to mirror.log in the state folder.
     """
     from mirror.app import RunningMirror
     from mirror.app import serve as serve_until_stopped
     from mirror.app.logs import set_up_logs
 
-    settings = loaded(
-        config_file,
-        {
-            "cache.directory": store and str(store),
-            "server.host": host,
-            "server.port": port,
-            "upstream.url": upstream,
-            "offline": offline,
-            "logging.level": log_level,
-        },
-    ).settings
+    flags: dict[str, object] = {
+        "cache.directory": store and str(store),
+        "server.host": host,
+        "server.port": port,
+        "upstream.url": upstream,
+        "offline": offline,
+        "logging.level": log_level,
+    }
+
+    def read() -> Settings:
+        return loaded(config_file, flags).settings
+
+    settings = read()
     if tui:
         check_view()
         settings = logging_to_a_file(settings)
@@ -71,4 +75,4 @@ def serve(
         if tui:
             plain(f"its log goes to {settings.logging.file}")
 
-    run(serve_until_stopped(settings, ready, viewed(settings) if tui else None))
+    run(serve_until_stopped(settings, ready, viewed(settings) if tui else None, read))

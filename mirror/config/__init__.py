@@ -21,6 +21,7 @@ from mirror.config.sections import (
     ServerSettings,
     Settings,
     UpstreamSettings,
+    changed_keys,
 )
 from mirror.config.serving import DispatchSettings, HubSettings, ProxySettings
 from mirror.config.units import (
@@ -64,6 +65,7 @@ __all__ = [
     "Settings",
     "Share",
     "UpstreamSettings",
+    "changed_keys",
     "find_file",
     "load",
     "not_yet",

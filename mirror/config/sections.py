@@ -279,3 +279,8 @@ def value_of(settings: Settings, key: str) -> object:
     section, _, name = key.rpartition(".")
     value: object = getattr(getattr(settings, section) if section else settings, name)
     return value
+
+
+def changed_keys(old: Settings, new: Settings) -> list[str]:
+    """Return the keys whose values differ, in the order of the settings."""
+    return [key for key in FIELDS if value_of(old, key) != value_of(new, key)]

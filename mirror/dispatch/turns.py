@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -57,12 +57,14 @@ class Turns:
         pool: Pool,
         *,
         timeout_s: float,
+        weights: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = queue
         self._pool = pool
-        self._timeout_s = timeout_s
         self._clock = clock
+        self._weighed: set[str] = set()
+        self.change(weights or {}, timeout_s)
         self._in_vain_since: dict[_Kind, float] = {}
         self.failovers = 0
         self.idle: Callable[[], None] = lambda: None
@@ -84,6 +86,15 @@ class Turns:
     def weigh(self, user: str, weight: float) -> None:
         """Give a user so many times the share of others."""
         self._queue.weigh(user, weight)
+
+    def change(self, weights: Mapping[str, float], timeout_s: float) -> None:
+        """Give users of the settings other shares, and who comes from now on another time to wait."""
+        self._timeout_s = timeout_s
+        for user in self._weighed - weights.keys():
+            self._queue.weigh(user, 1.0)
+        for user, weight in weights.items():
+            self._queue.weigh(user, weight)
+        self._weighed = set(weights)
 
     def block(self, user: str) -> None:
         """Serve and admit a user no more; what waits is kept."""

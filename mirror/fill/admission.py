@@ -41,6 +41,11 @@ class Admission:
         self._facts: OrderedDict[Digest, Facts] = OrderedDict()
         self._lately: OrderedDict[tuple[ModelName, Digest], Manifest] = OrderedDict()
 
+    def change(self, policy: Policy) -> None:
+        """Go by another policy from now on; what it asks of models may be other things, and is read anew."""
+        self._policy = policy
+        self._facts.clear()
+
     @property
     def empty(self) -> bool:
         """Whether everything is allowed to everybody, so that nothing has to be looked at."""

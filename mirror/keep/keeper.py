@@ -75,6 +75,11 @@ class Keeper:
         """What the store may take now; a share of the disk is one of its whole size. Raises StoreFull."""
         return Limits(self._settings.max_size, self._min_free())
 
+    def change(self, said: Mapping[str, object]) -> None:
+        """Go by other limits and retentions from now on; ``said`` are settings of the cache by their names."""
+        self._settings = self._settings.model_copy(update=dict(said))
+        self._refused.clear()
+
     async def run(self) -> None:
         """Look now and every ``cache.cleanup_interval`` for what may go, until cancelled."""
         while True:

@@ -31,6 +31,11 @@ class Pace:
         """The rate in force for the main upstream, in bytes per second; None is no limit."""
         return self._upstreams.main.budget.rate
 
+    def change(self, ahead: Rates | None) -> None:
+        """Limit what nobody reads to other rates from now on."""
+        self._ahead = ahead or Rates()
+        self.look()
+
     def look(self) -> None:
         """Set the rates to what holds now."""
         now = self._clock.now()

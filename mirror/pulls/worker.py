@@ -95,6 +95,11 @@ class Worker:
         """Return how far a job has come that is being fetched, or was lately; None before its first byte."""
         return self._progress.get(job.id)
 
+    def change(self, schedule: Schedule) -> None:
+        """Go by other windows from now on: what runs outside of them is parked."""
+        self._schedule = schedule
+        self._queue.changed.set()
+
     async def run(self) -> None:
         """Work until cancelled; then what runs is parked, and pending again."""
         async with asyncio.TaskGroup() as group:
