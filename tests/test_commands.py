@@ -168,6 +168,8 @@ async def test_config_show_says_where_each_value_comes_from(tmp_path: Path) -> N
     assert "hush" not in shown.out
     assert (await mirror("config", "check", cwd=tmp_path)).code == 0
     assert json.loads((await mirror("config", "schema", cwd=tmp_path)).out)["type"] == "object"
+    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    assert (await mirror("config", "reference", cwd=tmp_path)).out == page.read_text(), "mirror config reference"
 
 
 @pytest.mark.parametrize(

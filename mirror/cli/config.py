@@ -7,7 +7,7 @@ import click
 
 from mirror.cli.options import config_option, ending_well, json_option, loaded
 from mirror.cli.text import columns, plain
-from mirror.config import not_yet, rows, schema
+from mirror.config import not_yet, reference, rows, schema
 
 
 @click.group()
@@ -62,3 +62,14 @@ def print_schema() -> None:
       mirror config schema > mirror.schema.json
     """
     plain(json.dumps(schema(), indent=2))
+
+
+@config.command("reference")
+def print_reference() -> None:
+    """Print every setting with its default, as Markdown.
+
+    \b
+    Example:
+      mirror config reference | less
+    """
+    plain(reference().rstrip("\n"))

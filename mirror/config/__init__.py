@@ -10,6 +10,7 @@ from mirror.config.kinds import Delivery, Fairness, LogFormat, LogLevel, Private
 from mirror.config.loading import SYSTEM_FILE, Loaded, find_file, load, server_url
 from mirror.config.prompts import PromptSettings
 from mirror.config.pulls import PullSettings
+from mirror.config.reference import reference
 from mirror.config.rows import NOT_YET, Row, not_yet, rows, schema
 from mirror.config.sections import (
     CacheSettings,
@@ -73,6 +74,7 @@ __all__ = [
     "parse_duration",
     "parse_rate",
     "parse_size",
+    "reference",
     "render_duration",
     "render_rate",
     "render_size",
