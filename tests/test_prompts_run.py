@@ -116,7 +116,7 @@ async def working(at: Fronted, clock: Clock, window: Window) -> AsyncIterator[Pr
     prompts = parts.prompting.prompts
     attempts = Attempts(parts.turns, parts.pool, silence_s=5, retries=3)
     idle = IdleTurns(parts.turns, parts.pool, 1)
-    running = Running(prompts, lives, parts.turns, idle, parts.pool, attempts, parts.events)
+    running = Running(prompts, lives, parts.turns, idle, parts.pool, attempts, attempts, parts.events)
     async with asyncio.TaskGroup() as group:
         schedule = Schedule((window,), ZoneInfo("UTC"))
         worker = Worker(prompts, running, lives, parts.settings.prompts, schedule, clock)

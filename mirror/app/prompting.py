@@ -12,10 +12,13 @@ from mirror.config import PromptSettings, Settings
 from mirror.dispatch import Attempts, IdleTurns, Pool, Turns
 from mirror.events import Events
 from mirror.fill import Admission
-from mirror.prompts import Ends, Lives, PromptFace, Prompts, Running, Webhooks, Worker
+from mirror.prompts import Ends, Lives, PromptFace, Prompts, Running, Sight, Webhooks, Worker
 from mirror.pulls import Clock, Posting, WallClock
 from mirror.upstream.addresses import PublicAddresses
 from mirror.values.window import Schedule, parse_window
+
+_PATIENCE = 10
+"""Times the silence of a node that is borne where its first byte is the end of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,10 @@ class Prompting:
             group.create_task(self.worker.run(), name="prompts")
             group.create_task(self.webhooks.run(), name="webhooks of prompts")
 
+    def sight(self, settings: Settings, guarded: Callable[[], bool]) -> Sight:
+        """Return who sees what; ``guarded`` says whether there are keys."""
+        return Sight(Users(settings.dispatch.trusted_users), guarded)
+
     def face(self, settings: Settings, admission: Admission, guarded: Callable[[], bool]) -> PromptFace:
         """Return their routes; ``guarded`` says whether there are keys."""
         said = settings.dispatch
@@ -40,10 +47,9 @@ class Prompting:
             self.prompts,
             self.worker,
             self.lives,
-            Users(said.trusted_users),
+            self.sight(settings, guarded),
             admission,
             self.webhooks,
-            guarded,
             model=settings.prompts.model,
             aliases=dict(said.aliases),
             max_body=settings.proxy.max_body,
@@ -57,9 +63,11 @@ async def opened_prompting(
     said, clock, lives = settings.prompts, WallClock(), Lives()
     prompts = Prompts(engine, said.max_queued, said.max_size, clock.now)
     await prompts.load()
-    attempts = Attempts(turns, pool, silence_s=settings.hub.request_timeout, retries=settings.dispatch.retries)
+    silence_s, retries = settings.hub.request_timeout, settings.dispatch.retries
+    attempts = Attempts(turns, pool, silence_s=silence_s, retries=retries)
+    patient = Attempts(turns, pool, silence_s=_PATIENCE * silence_s, retries=retries)
     idle = IdleTurns(turns, pool, said.idle_at_once)
-    running = Running(prompts, lives, turns, idle, pool, attempts, events)
+    running = Running(prompts, lives, turns, idle, pool, attempts, patient, events)
     windows = tuple(map(parse_window, said.windows or settings.pulls.windows))
     worker = Worker(prompts, running, lives, said, Schedule(windows, zone_of(settings)), clock)
     webhooks = _webhooks(said, prompts, Ends(engine), clock)

@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION = "0008"
+SCHEMA_VERSION = "0009"
 """The newest migration: what these tables are."""
 
 model_uses = Table(
@@ -127,14 +127,57 @@ prompt_jobs = Table(
     Column("webhook", Text),
     Column("tell_at", DateTime(timezone=True)),
     Column("tellings", Integer, nullable=False, server_default="0"),
+    Column("path", String(64)),
+    Column("batch", String(64)),
+    Column("line", Integer),
+    Column("custom_id", Text),
+    Column("asker", String(200)),
     Index("prompt_jobs_untold", "tell_at"),
+    Index("prompt_jobs_by_line", "batch", "line", unique=True),
     Index("prompt_jobs_by_age", "created_at"),
     Index("prompt_jobs_by_state", "state", "updated_at"),
     Index("prompt_jobs_by_key", "user", "idempotency_key", unique=True),
 )
 """One row for each prompt job (``mirror/prompts/prompt.py`` has the states); ``said`` is what an Ollama is sent, of
 ``size`` bytes, until it is over, and ``result`` what it answered, both as JSON: so any text can be written. From its
-end until ``webhook`` was told there is a ``tell_at``, when that is tried next, after ``tellings`` tries in vain."""
+end until ``webhook`` was told there is a ``tell_at``, when that is tried next, after ``tellings`` tries in vain.
+``line`` of ``batch`` is where it belongs to, and ``path`` what it is sent to; such a row goes with the end of its
+batch. ``asker`` is who the policy is asked about."""
+
+batch_files = Table(
+    "batch_files",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("user", String(200), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Index("batch_files_by_age", "created_at"),
+)
+"""Files of batches, what goes in and what comes out; their bytes are in the state folder."""
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("user", String(200), nullable=False),
+    Column("asker", String(200), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("endpoint", String(64), nullable=False),
+    Column("input_file", String(64), nullable=False),
+    Column("output_file", String(64)),
+    Column("error_file", String(64)),
+    Column("run", String(16), nullable=False),
+    Column("total", Integer, nullable=False, server_default="0"),
+    Column("completed", Integer, nullable=False, server_default="0"),
+    Column("failed", Integer, nullable=False, server_default="0"),
+    Column("said", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Index("batches_by_age", "created_at"),
+    Index("batches_by_state", "state"),
+)
+"""Batches (``mirror/batches/batch.py`` has the states); ``said`` is the rest as JSON: metadata, errors and times."""
 
 tallies = Table(
     "tallies",

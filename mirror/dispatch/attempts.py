@@ -121,5 +121,6 @@ def _text(body: bytes) -> str:
     """Return what a node or an Ollama says is wrong."""
     with suppress(ValueError, RecursionError, AttributeError):
         said = json.loads(body)
-        return str(said.get("detail") or said.get("error") or "")
+        error = said.get("detail") or said.get("error") or ""
+        return str(error.get("message") or error) if isinstance(error, dict) else str(error)
     return body.decode("utf-8", "replace").strip()

@@ -4,10 +4,12 @@ Touches the database, through its table; HTTP; Ollamas, by way of turns on them;
 """
 
 from mirror.prompts.face import PromptFace
+from mirror.prompts.lines import Lines, Over, forget_lines
 from mirror.prompts.live import Lives
 from mirror.prompts.prompt import (
     Asked,
     InvalidPrompt,
+    Line,
     NoSuchPrompt,
     Prompt,
     PromptsUnusable,
@@ -17,7 +19,9 @@ from mirror.prompts.prompt import (
     parse_prompt,
 )
 from mirror.prompts.prompts import Page, Prompts
+from mirror.prompts.responses import refusal
 from mirror.prompts.running import Running
+from mirror.prompts.sight import Sight
 from mirror.prompts.untold import Ends
 from mirror.prompts.webhooks import Webhooks
 from mirror.prompts.worker import Worker
@@ -26,8 +30,11 @@ __all__ = [
     "Asked",
     "Ends",
     "InvalidPrompt",
+    "Line",
+    "Lines",
     "Lives",
     "NoSuchPrompt",
+    "Over",
     "Page",
     "Prompt",
     "PromptFace",
@@ -35,9 +42,12 @@ __all__ = [
     "PromptsUnusable",
     "Run",
     "Running",
+    "Sight",
     "State",
     "TooManyPrompts",
     "Webhooks",
     "Worker",
+    "forget_lines",
     "parse_prompt",
+    "refusal",
 ]

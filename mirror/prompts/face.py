@@ -1,17 +1,18 @@
 """``/api/v1/prompt`` and ``/api/v1/prompts``: prompt jobs, in the JSON of an older proxy."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
 from aiohttp import web
 
-from mirror.access import RIGHTS, Scope, Users, user_of
+from mirror.access import user_of
 from mirror.fill import Admission
 from mirror.prompts.live import Lives
 from mirror.prompts.prompt import InvalidPrompt, NoSuchPrompt, Prompt, Run, State, parse_prompt
 from mirror.prompts.prompts import Prompts
 from mirror.prompts.reading import LARGEST_PAGE, Bodies, answering, key_in, number_in, page_view, status_view
+from mirror.prompts.sight import Sight
 from mirror.prompts.telling import Telling
 from mirror.prompts.webhooks import Webhooks
 from mirror.prompts.worker import Worker
@@ -20,20 +21,16 @@ _PAGE_SIZE = 5
 
 
 class PromptFace:
-    """The routes of prompt jobs. Who may use them the gate decides.
-
-    While ``guarded`` says that there are keys, a user sees and cancels their own only, and an admin all.
-    """
+    """The routes of prompt jobs. Who may use them the gate decides, and what they see ``sight``."""
 
     def __init__(
         self,
         prompts: Prompts,
         worker: Worker,
         lives: Lives,
-        users: Users,
+        sight: Sight,
         admission: Admission,
         webhooks: Webhooks,
-        guarded: Callable[[], bool],
         *,
         model: str,
         aliases: Mapping[str, str],
@@ -43,10 +40,9 @@ class PromptFace:
         self._prompts = prompts
         self._worker = worker
         self._telling = Telling(prompts, lives)
-        self._users = users
+        self._sight = sight
         self._admission = admission
         self._webhooks = webhooks
-        self._guarded = guarded
         self._model = model
         self._aliases = {name.lower(): real for name, real in aliases.items()}
         self._bodies = Bodies(max_body)
@@ -69,19 +65,18 @@ class PromptFace:
             asked = parse_prompt(said, self._model)
             if asked.run is Run.WINDOW and not self._worker.ever_opens:
                 raise InvalidPrompt(Run.WINDOW, "run: now or idle, as there are no windows (prompts.windows)")
-            asked = replace(asked, model=self._aliases.get(asked.model.lower(), asked.model))
+            asked = replace(asked, model=self._aliases.get(asked.model.lower(), asked.model), asker=user_of(request))
             self._admission.before_named(asked.model, user_of(request))
             if asked.webhook is not None:
                 await self._webhooks.check(asked.webhook)
-            prompt = await self._prompts.ask(asked, self._users.of(request), key)
+            prompt = await self._prompts.ask(asked, self._sight.user(request), key)
         return web.json_response({"id": prompt.id})
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """Show a page of the list, the newest first; a page that there is not is the nearest one."""
         number = number_in(request, "page", 1)
         size = min(max(number_in(request, "page_size", _PAGE_SIZE), 1), LARGEST_PAGE)
-        user = None if self._sees_all(request) else self._users.of(request)
-        return web.json_response(page_view(await self._prompts.page(number, size, user)))
+        return web.json_response(page_view(await self._prompts.page(number, size, self._sight.owner(request))))
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         """Say how far one is."""
@@ -110,15 +105,12 @@ class PromptFace:
         return web.json_response(status_view(await self._found(request)))
 
     async def _found(self, request: web.Request) -> Prompt:
-        """Return the prompt job that a request is about. Raises NoSuchPrompt, also where it is somebody else's."""
+        """Return the prompt job that a request is about.
+
+        Raises NoSuchPrompt, also where it is somebody else's, or a line of a batch.
+        """
         id_ = request.match_info["id"]
         prompt = await self._prompts.find(id_)
-        if prompt is None or not (self._sees_all(request) or prompt.user == self._users.of(request)):
+        if prompt is None or prompt.batch is not None or not self._sight.sees(request, prompt.user):
             raise NoSuchPrompt(id_)
         return prompt
-
-    def _sees_all(self, request: web.Request) -> bool:
-        if not self._guarded():
-            return True
-        rights = request.get(RIGHTS)
-        return rights is not None and rights.refusal(Scope.ADMIN) is None

@@ -70,10 +70,20 @@ class Run(StrEnum):
 UNDER_WAY = frozenset({State.QUEUED, State.PROCESSING})
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a batch, counted from 1; ``custom_id`` is what its client calls it."""
+
+    batch: str
+    number: int
+    custom_id: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What a client asks: ``body`` is what an Ollama is sent, less the model: a prompt or messages, and what goes with
-    them. ``cost`` is what it may come to, in tokens made; ``webhook`` is a URL that is told how it ended.
+    them, or what ``path`` takes, which a ``line`` of a batch names. ``cost`` is what it may come to, in tokens made.
+    ``webhook`` is a URL that is told how it ended, ``asker`` who the policy is asked about.
     """
 
     model: str
@@ -83,6 +93,9 @@ class Asked:
     deadline: datetime | None = None
     run: Run = Run.NOW
     webhook: str | None = field(default=None, repr=False)
+    path: str | None = None
+    line: Line | None = None
+    asker: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +118,9 @@ class Prompt:
     not_before: datetime | None = None
     run: Run = Run.NOW
     webhook: str | None = field(default=None, repr=False)
+    path: str | None = None
+    batch: str | None = None
+    asker: str | None = None
     error: str | None = None
 
     @property

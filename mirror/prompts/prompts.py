@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mirror.db.tables import prompt_jobs as table
 from mirror.prompts.database import transacted
-from mirror.prompts.prompt import UNDER_WAY, Asked, NoSuchPrompt, Prompt, State, TooManyPrompts
+from mirror.prompts.prompt import UNDER_WAY, Asked, Line, NoSuchPrompt, Prompt, State, TooManyPrompts
 from mirror.prompts.rows import LIGHT, prompt_of, row_of
 
 T = TypeVar("T")
@@ -108,11 +108,38 @@ class Prompts:
                 deadline=asked.deadline,
                 run=asked.run,
                 webhook=asked.webhook,
+                path=asked.path,
+                batch=asked.line.batch if asked.line is not None else None,
+                asker=asked.asker,
             )
-            row = {**row_of(prompt), "said": body, "idempotency_key": key}
+            row = {**row_of(prompt), **_place(asked.line), "said": body, "idempotency_key": key}
             await self._done(lambda connection: connection.execute(insert(table).values(**row)))
             self._put(prompt)
             return prompt
+
+    async def refuse(self, lines: Sequence[tuple[Line, str]], user: str) -> None:
+        """Note lines of a batch that are not run, with what is to be said of each."""
+        if not lines:
+            return
+        now, rows = self.now(), []
+        for line, said in lines:
+            prompt = Prompt(
+                id=str(uuid4()),
+                user=user,
+                model="",
+                cost=0.0,
+                size=0,
+                created_at=now,
+                updated_at=now,
+                state=State.FAILED,
+                batch=line.batch,
+            )
+            rows.append({**row_of(prompt), **_place(line), "said": "", "result": json.dumps(said)})
+        await self._done(lambda connection: connection.execute(insert(table), rows))
+
+    def of_batch(self, batch: str) -> list[Prompt]:
+        """Return the lines of a batch that are under way."""
+        return [one for one in self._under_way.values() if one.batch == batch]
 
     async def body(self, prompt: Prompt) -> dict[str, Any]:
         """Return what its Ollama is to be sent, less the model. Raises NoSuchPrompt."""
@@ -159,6 +186,7 @@ class Prompts:
     async def page(self, number: int, size: int, user: str | None = None) -> Page:
         """Return a page of the list of a user, or of all; a number that is out of range is the nearest one."""
         mine: ColumnElement[bool] = table.c.user == user if user is not None else true()
+        mine &= table.c.batch.is_(None)
 
         async def read(connection: AsyncConnection) -> Page:
             total = int(await connection.scalar(select(func.count()).select_from(table).where(mine)) or 0)
@@ -179,7 +207,7 @@ class Prompts:
     async def forget_before(self, instant: datetime) -> int:
         """Forget those that were over before an instant, and of which nobody is still to be told; return how many."""
         over = table.c.state.not_in([one.value for one in UNDER_WAY]) & (table.c.updated_at < instant)
-        over &= table.c.tell_at.is_(None)
+        over &= table.c.tell_at.is_(None) & table.c.batch.is_(None)
 
         async def write(connection: AsyncConnection) -> int:
             return (await connection.execute(delete(table).where(over))).rowcount
@@ -220,6 +248,13 @@ class Prompts:
 
     async def _done(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         return await transacted(self._engine, work)
+
+
+def _place(line: Line | None) -> dict[str, Any]:
+    """Return where in a batch a row is; its client's name for it as JSON, so that any text can be written."""
+    if line is None:
+        return {}
+    return {"line": line.number, "custom_id": json.dumps(line.custom_id)}
 
 
 def _end_of(prompt: Prompt, result: str | None) -> dict[str, Any]:

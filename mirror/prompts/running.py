@@ -1,8 +1,10 @@
 """A prompt job on an Ollama: its turn, its answer word by word, and what that came to."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -14,10 +16,12 @@ from mirror.ollama.lines import lines_of
 from mirror.prompts.live import Live, Lives
 from mirror.prompts.prompt import Prompt, Run
 from mirror.prompts.prompts import Prompts
+from mirror.prompts.responses import response, whole
 
 LARGEST_ANSWER = 16_000_000
 """Characters."""
 _MOST_TOKENS = 100_000_000
+_COUNTS = (("prompt", "input"), ("completion", "output"))
 _TYPE = "application/json"
 
 
@@ -32,14 +36,17 @@ class Running:
         idle: IdleTurns,
         pool: Pool,
         attempts: Attempts,
+        patient: Attempts,
         events: Events,
     ) -> None:
+        """``patient`` is for answers of which nothing comes before all of it has been made."""
         self._prompts = prompts
         self._lives = lives
         self._turns = turns
         self._idle = idle
         self._pool = pool
         self._attempts = attempts
+        self._patient = patient
         self._events = events
 
     async def answer(self, prompt: Prompt, begun: Callable[[], Awaitable[Prompt]]) -> str:
@@ -58,18 +65,34 @@ class Running:
         turns = self._idle if prompt.run is Run.IDLE else self._turns
         async with turns.turn(prompt.user, wanted, prompt.cost) as turn:
             current = await begun()
-            live = self._lives.begin(prompt.id, current.tries)
-            body = {"model": prompt.model, **await self._prompts.body(current), "stream": True}
+            body = await self._prompts.body(current)
             async with AsyncExitStack() as stack:
-                chunks = await self._attempts.begun(turn, key, lambda member: _asked(member, body), stack)
+                if prompt.path is not None:
+                    return await self._response(prompt, turn, prompt.path, {"model": prompt.model, **body}, stack)
+                live = self._lives.begin(prompt.id, current.tries)
+                path = "/api/chat" if "messages" in body else "/api/generate"
+                said = {"model": prompt.model, **body, "stream": True}
+                chunks = await self._attempts.begun(turn, key, lambda member: _asked(member, path, said), stack)
                 async with aclosing(lines_of(chunks)) as lines:
                     last = await _heard(lines, live)
-            self._count(prompt, turn, last)
+            self._count(prompt, turn, last.get("prompt_eval_count"), last.get("eval_count"))
             return live.whole()
 
-    def _count(self, prompt: Prompt, turn: Turn, last: Mapping[str, Any]) -> None:
+    async def _response(
+        self, prompt: Prompt, turn: Turn, path: str, body: Mapping[str, Any], stack: AsyncExitStack
+    ) -> str:
+        """Have a line of a batch answered, as a whole."""
+        asked = partial(_asked, path=path, body=body)
+        said = await whole(await self._patient.begun(turn, model_key(prompt.model), asked, stack))
+        found = said.get("usage")
+        usage = found if isinstance(found, dict) else {}
+        read, made = (usage.get(f"{one}_tokens", usage.get(f"{other}_tokens")) for one, other in _COUNTS)
+        self._count(prompt, turn, read, made)
+        return await asyncio.to_thread(response, prompt.id, 200, said)
+
+    def _count(self, prompt: Prompt, turn: Turn, prompt_tokens: object, made_tokens: object) -> None:
         """Tell what it came to."""
-        read, made = (_tokens(last.get(key)) for key in ("prompt_eval_count", "eval_count"))
+        read, made = _tokens(prompt_tokens), _tokens(made_tokens)
         turn.cost = max(1.0, made + PROMPT_SHARE * read)
         held_s = self._turns.held_s(turn)
         self._events.publish(
@@ -92,8 +115,7 @@ async def _heard(lines: AsyncIterator[dict[str, Any]], live: Live) -> dict[str, 
 
 
 @asynccontextmanager
-async def _asked(member: Member, body: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-    path = "/api/chat" if "messages" in body else "/api/generate"
+async def _asked(member: Member, path: str, body: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
     raw = json.dumps(body).encode()
     headers = {"Content-Type": _TYPE, "Content-Length": str(len(raw))}
     async with member.backend.asked("POST", path, headers, raw) as reply:

@@ -14,6 +14,7 @@ from mirror.errors import BackendRefused, MirrorError, NoTurn, TooManyWaiting, U
 from mirror.prompts.live import Lives
 from mirror.prompts.prompt import NoSuchPrompt, Prompt, PromptsUnusable, Run, State
 from mirror.prompts.prompts import Prompts
+from mirror.prompts.responses import failure
 from mirror.prompts.running import Running
 from mirror.pulls import Clock
 from mirror.values.window import Schedule
@@ -151,7 +152,9 @@ class Worker:
             if closing.expired():
                 return  # it waits for the next window
             log.exception("prompt failed", id=prompt.id)
-            await self._prompts.ended(current, State.FAILED, error=f"unforeseen: {type(error).__name__}")
+            said = f"unforeseen: {type(error).__name__}"
+            result = _of_line(current, MirrorError(said), said)
+            await self._prompts.ended(current, State.FAILED, error=said, result=result)
         else:
             await self._prompts.ended(current, State.COMPLETED, result=text)
 
@@ -174,7 +177,7 @@ class Worker:
         said = _said(error)
         if not _may_pass(error) or tried.tries >= self._settings.tries:
             log.info("prompt failed", id=prompt.id, model=prompt.model, tries=tried.tries, problem=said)
-            await self._prompts.ended(tried, State.FAILED, error=said)
+            await self._prompts.ended(tried, State.FAILED, error=said, result=_of_line(tried, error, said))
             return
         wait_s = min(_LONGEST_WAIT_S, self._settings.retry_delay * 2 ** min(tried.tries - 1, 20))
         await self._prompts.given_back(tried, said, now + timedelta(seconds=wait_s))
@@ -206,6 +209,11 @@ def _may_pass(error: MirrorError) -> bool:
             return status == 200 or status >= 500
         case _:
             return not error.permanent
+
+
+def _of_line(prompt: Prompt, error: MirrorError, said: str) -> str | None:
+    """Return what is kept of a line of a batch that has failed."""
+    return failure(prompt.id, prompt.path, error, said) if prompt.path is not None else None
 
 
 def _said(error: MirrorError) -> str:
