@@ -13,6 +13,7 @@ from mirror.config import (
     FurtherUpstream,
     PolicyRule,
     PullMode,
+    Run,
     Settings,
     load,
 )
@@ -133,6 +134,9 @@ SAMPLES = {
     "prompts.tries": ("1", 1),
     "prompts.retry_delay": ("5s", 5),
     "prompts.webhook_hosts": ("n8n.lan, 10.0.0.7:5678", ("n8n.lan", "10.0.0.7:5678")),
+    "prompts.batch_run": ("Now", Run.NOW),
+    "prompts.file_size": ("1MB", 1_000_000),
+    "prompts.files_size": ("1GB", 1_000_000_000),
     "prompts.keep": ("1d", 86_400),
     "security.anonymous": ("pull, api", ("pull", "api")),
     "security.token_ttl": ("5m", 300),

@@ -12,6 +12,7 @@ import structlog
 
 from mirror import __version__
 from mirror.access import Passes, Policy
+from mirror.app.batching import Batching, opened_batching
 from mirror.app.dispatching import opened_dispatching
 from mirror.app.hub import opened_nodes
 from mirror.app.prompting import Prompting, opened_prompting
@@ -70,6 +71,7 @@ class Parts:
     turns: Turns
     nodes: Nodes
     prompting: Prompting
+    batching: Batching
     pace: Pace
     watch: Watch
 
@@ -123,6 +125,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         dispatching = await stack.enter_async_context(opened_dispatching(settings.dispatch, settings.proxy, behind))
         nodes = await stack.enter_async_context(opened_nodes(settings, engine, dispatching.pool, behind.pseudonym))
         prompting = await opened_prompting(settings, engine, events, dispatching.turns, dispatching.pool)
+        batching = await stack.enter_async_context(opened_batching(settings, engine, state, prompting, admission))
         yield Parts(
             settings=settings,
             events=events,
@@ -149,6 +152,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
             turns=dispatching.turns,
             nodes=nodes,
             prompting=prompting,
+            batching=batching,
             pace=pace,
             watch=Watch(events, fills, pulling.queue, dispatching.turns, dispatching.pool, prompting.prompts.counts),
         )
@@ -194,6 +198,7 @@ async def kept_in_order(parts: Parts) -> AsyncIterator[None]:
         ]
         if parts.settings.prompts.enabled:
             tasks.append(group.create_task(parts.prompting.run(), name="prompts"))
+            tasks.append(group.create_task(parts.batching.worker.run(), name="batches"))
         tasks.append(group.create_task(parts.nodes.run(), name="nodes"))
         tasks.append(group.create_task(parts.pool.knock(), name="knock"))
         tasks.append(group.create_task(parts.turns.run(), name="turns"))

@@ -6,7 +6,7 @@ environment comes in as an argument, paths are not resolved or looked at, and no
 """
 
 from mirror.config.groups import BackendGroup, Destination, FurtherUpstream, PolicyRule
-from mirror.config.kinds import Delivery, Fairness, LogFormat, LogLevel, PrivateRedirects, PullMode
+from mirror.config.kinds import Delivery, Fairness, LogFormat, LogLevel, PrivateRedirects, PullMode, Run
 from mirror.config.loading import SYSTEM_FILE, Loaded, find_file, load, server_url
 from mirror.config.prompts import PromptSettings
 from mirror.config.pulls import PullSettings
@@ -61,6 +61,7 @@ __all__ = [
     "PullMode",
     "PullSettings",
     "Row",
+    "Run",
     "SecuritySettings",
     "ServerSettings",
     "Settings",

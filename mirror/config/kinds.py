@@ -69,6 +69,14 @@ class Fairness(StrEnum):
     TURNS = "turns"
 
 
+class Run(StrEnum):
+    """When a prompt may be begun: at once, while nobody else wants an Ollama, or while a window is open."""
+
+    NOW = "now"
+    IDLE = "idle"
+    WINDOW = "window"
+
+
 class Delivery(StrEnum):
     """How a model gets from the store to an Ollama: auto links where it can, else the Ollama pulls it from here."""
 
@@ -315,6 +323,7 @@ DatabaseUrl = Annotated[
 Level = Annotated[LogLevel, BeforeValidator(_upper)]
 Format = Annotated[LogFormat, BeforeValidator(_lower)]
 FairnessOf = Annotated[Fairness, BeforeValidator(_lower)]
+RunOf = Annotated[Run, BeforeValidator(_lower)]
 Weights = Annotated[
     tuple[tuple[Text, Annotated[float, Field(gt=0, le=1000)]], ...],
     BeforeValidator(pairs_of_text),

@@ -3,6 +3,7 @@
 Touches the database, through its table; HTTP; Ollamas, by way of turns on them; and webhooks.
 """
 
+from mirror.prompts.database import transacted
 from mirror.prompts.face import PromptFace
 from mirror.prompts.lines import Lines, Over, forget_lines
 from mirror.prompts.live import Lives
@@ -13,7 +14,6 @@ from mirror.prompts.prompt import (
     NoSuchPrompt,
     Prompt,
     PromptsUnusable,
-    Run,
     State,
     TooManyPrompts,
     parse_prompt,
@@ -40,7 +40,6 @@ __all__ = [
     "PromptFace",
     "Prompts",
     "PromptsUnusable",
-    "Run",
     "Running",
     "Sight",
     "State",
@@ -50,4 +49,5 @@ __all__ = [
     "forget_lines",
     "parse_prompt",
     "refusal",
+    "transacted",
 ]

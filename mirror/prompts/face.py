@@ -7,9 +7,10 @@ from dataclasses import replace
 from aiohttp import web
 
 from mirror.access import user_of
+from mirror.config import Run
 from mirror.fill import Admission
 from mirror.prompts.live import Lives
-from mirror.prompts.prompt import InvalidPrompt, NoSuchPrompt, Prompt, Run, State, parse_prompt
+from mirror.prompts.prompt import InvalidPrompt, NoSuchPrompt, Prompt, State, parse_prompt
 from mirror.prompts.prompts import Prompts
 from mirror.prompts.reading import LARGEST_PAGE, Bodies, answering, key_in, number_in, page_view, status_view
 from mirror.prompts.sight import Sight

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from mirror.config import Run
 from mirror.config.webhook import webhook_url
 from mirror.errors import MirrorError
 from mirror.values import Invalid
@@ -57,14 +58,6 @@ class State(StrEnum):
     def over(self) -> bool:
         """Whether nothing more will come of it."""
         return self not in UNDER_WAY
-
-
-class Run(StrEnum):
-    """When a prompt job may be begun: at once, while nobody else wants an Ollama, or while a window is open."""
-
-    NOW = "now"
-    IDLE = "idle"
-    WINDOW = "window"
 
 
 UNDER_WAY = frozenset({State.QUEUED, State.PROCESSING})

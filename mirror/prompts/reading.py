@@ -9,9 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from mirror.config import render_size
+from mirror.config import Run, render_size
 from mirror.errors import MirrorError, NotAllowed
-from mirror.prompts.prompt import InvalidPrompt, NoSuchPrompt, Prompt, Run, State, TooManyPrompts
+from mirror.prompts.prompt import InvalidPrompt, NoSuchPrompt, Prompt, State, TooManyPrompts
 from mirror.prompts.prompts import Page
 from mirror.values import LARGE_JSON, MOST_PARTS, Invalid, too_many_parts
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from mirror.config import Run
 from mirror.db.tables import prompt_jobs as table
-from mirror.prompts.prompt import Prompt, Run, State
+from mirror.prompts.prompt import Prompt, State
 
 LIGHT = tuple(one for one in table.c if one.name not in ("said", "result", "idempotency_key"))
 """The columns without texts, which may be large."""

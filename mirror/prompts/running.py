@@ -9,12 +9,13 @@ from typing import Any
 
 import aiohttp
 
+from mirror.config import Run
 from mirror.dispatch import PROMPT_SHARE, Attempts, IdleTurns, Member, Pool, Turn, Turns, Wanted, model_key
 from mirror.errors import BackendDown, BackendError
 from mirror.events import Answered, Events
 from mirror.ollama.lines import lines_of
 from mirror.prompts.live import Live, Lives
-from mirror.prompts.prompt import Prompt, Run
+from mirror.prompts.prompt import Prompt
 from mirror.prompts.prompts import Prompts
 from mirror.prompts.responses import response, whole
 

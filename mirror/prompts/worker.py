@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from mirror.config import PromptSettings
+from mirror.config import PromptSettings, Run
 from mirror.dispatch import AllFailed
 from mirror.errors import BackendRefused, MirrorError, NoTurn, TooManyWaiting, UserBlocked
 from mirror.prompts.live import Lives
-from mirror.prompts.prompt import NoSuchPrompt, Prompt, PromptsUnusable, Run, State
+from mirror.prompts.prompt import NoSuchPrompt, Prompt, PromptsUnusable, State
 from mirror.prompts.prompts import Prompts
 from mirror.prompts.responses import failure
 from mirror.prompts.running import Running
