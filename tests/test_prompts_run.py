@@ -109,6 +109,11 @@ async def test_prompts_may_have_windows_of_their_own(tmp_path: Path) -> None:
         assert (status, "prompts.windows" in said["error"]) == (400, True)
 
 
+async def nowhere(_model: str, _user: str) -> bool:
+    """The store has no model."""
+    return False
+
+
 @asynccontextmanager
 async def working(at: Fronted, clock: Clock, window: Window) -> AsyncIterator[Prompts]:
     """Prompts with a window, by a clock."""
@@ -116,7 +121,7 @@ async def working(at: Fronted, clock: Clock, window: Window) -> AsyncIterator[Pr
     prompts = parts.prompting.prompts
     attempts = Attempts(parts.turns, parts.pool, silence_s=5, retries=3)
     idle = IdleTurns(parts.turns, parts.pool, 1)
-    running = Running(prompts, lives, parts.turns, idle, parts.pool, attempts, attempts, parts.events)
+    running = Running(prompts, lives, parts.turns, idle, parts.pool, attempts, attempts, parts.events, nowhere)
     async with asyncio.TaskGroup() as group:
         schedule = Schedule((window,), ZoneInfo("UTC"))
         worker = Worker(prompts, running, lives, parts.settings.prompts, schedule, clock)

@@ -5,6 +5,7 @@ from pathlib import Path
 from aiohttp import web
 
 from mirror.access import Users
+from mirror.app.fetching import fetching
 from mirror.app.parts import Parts
 from mirror.proxy import (
     ApiFace,
@@ -17,7 +18,6 @@ from mirror.proxy import (
     Relay,
     Standing,
 )
-from mirror.values import ModelName
 
 
 def add_api(app: web.Application, parts: Parts) -> None:
@@ -85,19 +85,7 @@ def _pulls(parts: Parts, standing: Standing) -> Pulls:
 
 def _generation(parts: Parts, relay: Relay) -> Generation:
     said = parts.settings.dispatch
-
-    async def fetch(text: str, user: str) -> bool:
-        name = parts.tags.filed(ModelName.parse(text, host=parts.settings.upstream.host))
-        manifest = parts.deliveries.manifest(name) if said.deliver_missing else None
-        if manifest is None:
-            return False
-        await parts.admission.after(name, manifest, user)
-        if parts.pool.lone:
-            await parts.deliveries.deliver(name)
-        elif (member := parts.pool.least_busy()) is not None:
-            await parts.deliveries.bring(name, member.backend)
-        return True
-
+    fetch = fetching(parts.settings, parts.tags, parts.deliveries, parts.admission, parts.pool)
     return Generation(
         relay,
         parts.turns,

@@ -38,7 +38,7 @@ class Batching:
 async def opened_batching(
     settings: Settings, engine: AsyncEngine, state: Path, prompting: Prompting, admission: Admission
 ) -> AsyncIterator[Batching]:
-    """Build it, with what an earlier life has left. Raises PromptsUnusable, OSError."""
+    """Build it, with what an earlier life has left. Raises PromptsUnusable."""
     said, clock, lines = settings.prompts, WallClock(), Lines(engine)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="batches") as threads:
         largest, most = said.file_size, said.files_size
@@ -56,7 +56,7 @@ async def opened_batching(
             clock,
             aliases=dict(settings.dispatch.aliases),
             at_once=said.at_once,
-            longest_line=settings.proxy.max_body,
+            longest_line=min(settings.proxy.max_body, said.max_size),
             keep_s=said.keep,
         )
         yield Batching(batches, files, lines, worker)

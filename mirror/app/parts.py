@@ -14,6 +14,7 @@ from mirror import __version__
 from mirror.access import Passes, Policy
 from mirror.app.batching import Batching, opened_batching
 from mirror.app.dispatching import opened_dispatching
+from mirror.app.fetching import fetching
 from mirror.app.hub import opened_nodes
 from mirror.app.prompting import Prompting, opened_prompting
 from mirror.app.pulling import opened_pulling, zone_of
@@ -124,7 +125,8 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
         pulling = await stack.enter_async_context(made)
         dispatching = await stack.enter_async_context(opened_dispatching(settings.dispatch, settings.proxy, behind))
         nodes = await stack.enter_async_context(opened_nodes(settings, engine, dispatching.pool, behind.pseudonym))
-        prompting = await opened_prompting(settings, engine, events, dispatching.turns, dispatching.pool)
+        fetch = fetching(settings, tags, pulling.deliveries, admission, dispatching.pool)
+        prompting = await opened_prompting(settings, engine, events, dispatching.turns, dispatching.pool, fetch)
         batching = await stack.enter_async_context(opened_batching(settings, engine, state, prompting, admission))
         yield Parts(
             settings=settings,

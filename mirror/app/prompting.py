@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from mirror.access import Users
 from mirror.app.pulling import zone_of
 from mirror.config import PromptSettings, Settings
-from mirror.dispatch import Attempts, IdleTurns, Pool, Turns
+from mirror.dispatch import Attempts, Fetch, IdleTurns, Pool, Turns
 from mirror.events import Events
 from mirror.fill import Admission
 from mirror.prompts import Ends, Lives, PromptFace, Prompts, Running, Sight, Webhooks, Worker
@@ -57,7 +57,7 @@ class Prompting:
 
 
 async def opened_prompting(
-    settings: Settings, engine: AsyncEngine, events: Events, turns: Turns, pool: Pool
+    settings: Settings, engine: AsyncEngine, events: Events, turns: Turns, pool: Pool, fetch: Fetch
 ) -> Prompting:
     """Build it, with what an earlier life has left. Raises PromptsUnusable."""
     said, clock, lives = settings.prompts, WallClock(), Lives()
@@ -67,7 +67,7 @@ async def opened_prompting(
     attempts = Attempts(turns, pool, silence_s=silence_s, retries=retries)
     patient = Attempts(turns, pool, silence_s=_PATIENCE * silence_s, retries=retries)
     idle = IdleTurns(turns, pool, said.idle_at_once)
-    running = Running(prompts, lives, turns, idle, pool, attempts, patient, events)
+    running = Running(prompts, lives, turns, idle, pool, attempts, patient, events, fetch)
     windows = tuple(map(parse_window, said.windows or settings.pulls.windows))
     worker = Worker(prompts, running, lives, said, Schedule(windows, zone_of(settings)), clock)
     webhooks = _webhooks(said, prompts, Ends(engine), clock)

@@ -183,6 +183,7 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
     if settings.prompts.enabled:
         face = parts.prompting.face(settings, parts.admission, lambda: access.keys.in_use)
         app.add_routes(face.routes())
+        app.on_shutdown.append(face.close)
         app.add_routes(parts.batching.face(settings, parts.prompting, lambda: access.keys.in_use).routes())
     if settings.features.enable_api_proxy:
         add_api(app, parts)

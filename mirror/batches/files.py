@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import structlog
 from sqlalchemy import RowMapping, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -19,6 +20,8 @@ from mirror.db.tables import batch_files as table
 from mirror.prompts import PromptsUnusable, transacted
 from mirror.prompts.rows import aware
 from mirror.threads import in_thread
+
+log = structlog.get_logger(__name__)
 
 _PART = ".part"
 
@@ -83,11 +86,14 @@ class Files:
         self._held = 0
 
     async def load(self) -> None:
-        """Find out what there is, and remove what no row is about. Raises OSError."""
+        """Find out what there is, and remove what no row is about."""
         rows = await transacted(self._engine, self._sizes)
         self._held = sum(rows.values())
         lasting = self._engine.url.database != ":memory:"  # else the database could not be opened in this life
-        await self.in_thread(lambda: _tidy(self._folder, rows if lasting else None))
+        try:
+            await self.in_thread(lambda: _tidy(self._folder, rows if lasting else None))
+        except OSError as error:
+            log.warning("files of batches not tidied", folder=str(self._folder), problem=str(error))
 
     async def in_thread(self, work: Callable[[], Any]) -> Any:
         """Do what the disk may take long for."""

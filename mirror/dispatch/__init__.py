@@ -3,13 +3,13 @@
 The queue and the choice are pure; the pool asks its members what they have, and that is all that is touched.
 """
 
-from mirror.dispatch.attempts import AllFailed, Attempts, Failure
+from mirror.dispatch.attempts import AllFailed, Ask, Attempts, Failure
 from mirror.dispatch.choice import Candidate, choose, ranked
 from mirror.dispatch.fair import FairQueue, Rules, Sharing, Usage
 from mirror.dispatch.grouping import Patience
 from mirror.dispatch.idle import IdleTurns
 from mirror.dispatch.lane import Place
-from mirror.dispatch.pool import Limits, Member, Pool, Wanted, model_key
+from mirror.dispatch.pool import Fetch, Limits, Member, Pool, Wanted, model_key
 from mirror.dispatch.shares import jain
 from mirror.dispatch.turns import Turn, Turns
 from mirror.dispatch.usage import PROMPT_SHARE, Meter
@@ -17,10 +17,12 @@ from mirror.dispatch.usage import PROMPT_SHARE, Meter
 __all__ = [
     "PROMPT_SHARE",
     "AllFailed",
+    "Ask",
     "Attempts",
     "Candidate",
     "Failure",
     "FairQueue",
+    "Fetch",
     "IdleTurns",
     "Limits",
     "Member",

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,6 +20,10 @@ log = structlog.get_logger(__name__)
 _LOOK_S, _AGAIN_S, _WITHIN_S, _KNOCK_S = 5.0, 1.0, 4.0, 1.0
 _FRESH_S = 1.0
 _MOST_CONVERSATIONS = 10_000
+
+
+Fetch = Callable[[str, str], Awaitable[bool]]
+"""Brings a model that only the store has to an Ollama, for a user; returns whether it did. Raises NotAllowed."""
 
 
 @lru_cache(maxsize=4096)

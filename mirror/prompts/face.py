@@ -59,6 +59,10 @@ class PromptFace:
             web.delete("/api/v1/prompt/{id}", answering(self.remove)),
         ]
 
+    async def close(self, _: web.Application) -> None:
+        """End the events that are read, so that none of them holds up the end of the mirror."""
+        self._telling.close()
+
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """Take a prompt; answer with its id."""
         key = key_in(request)

@@ -64,6 +64,11 @@ class Lives:
     def __init__(self) -> None:
         self._lives: dict[str, Live] = {}
 
+    def tell(self) -> None:
+        """Wake all readers."""
+        for live in self._lives.values():
+            live.tell()
+
     def begin(self, id_: str, tries: int) -> Live:
         """Return where a try is to say what comes."""
         live = self._lives.setdefault(id_, Live())

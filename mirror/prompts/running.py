@@ -2,26 +2,42 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 import aiohttp
 
+from mirror.access import ANONYMOUS
 from mirror.config import Run
-from mirror.dispatch import PROMPT_SHARE, Attempts, IdleTurns, Member, Pool, Turn, Turns, Wanted, model_key
-from mirror.errors import BackendDown, BackendError
+from mirror.dispatch import (
+    PROMPT_SHARE,
+    AllFailed,
+    Ask,
+    Attempts,
+    Fetch,
+    IdleTurns,
+    Member,
+    Pool,
+    Turn,
+    Turns,
+    Wanted,
+    model_key,
+)
+from mirror.errors import BackendDown, BackendError, NotDelivered
 from mirror.events import Answered, Events
 from mirror.ollama.lines import lines_of
 from mirror.prompts.live import Live, Lives
 from mirror.prompts.prompt import Prompt
 from mirror.prompts.prompts import Prompts
 from mirror.prompts.responses import response, whole
+from mirror.values import InvalidModelName
 
 LARGEST_ANSWER = 16_000_000
 """Characters."""
 _MOST_TOKENS = 100_000_000
+_OF_A_JOB = frozenset({"prompt", "options"})
 _COUNTS = (("prompt", "input"), ("completion", "output"))
 _TYPE = "application/json"
 
@@ -39,6 +55,7 @@ class Running:
         attempts: Attempts,
         patient: Attempts,
         events: Events,
+        fetch: Fetch,
     ) -> None:
         """``patient`` is for answers of which nothing comes before all of it has been made."""
         self._prompts = prompts
@@ -49,6 +66,7 @@ class Running:
         self._attempts = attempts
         self._patient = patient
         self._events = events
+        self._fetch = fetch
 
     async def answer(self, prompt: Prompt, begun: Callable[[], Awaitable[Prompt]]) -> str:
         """Wait for a turn, tell ``begun``, and return the whole answer; a task that is cancelled ends its generation.
@@ -57,12 +75,10 @@ class Running:
 
         Raises:
             NowhereToRun, AllDown, AllFailed, BackendError: no Ollama has answered, or none to the end.
+            NotAllowed: its model may not be brought to one.
             TooManyWaiting, UserBlocked, NoTurn: it was not begun.
         """
-        key = model_key(prompt.model)
-        wanted = Wanted(model=key)
-        if not self._pool.possible(wanted):
-            await self._pool.look_again()
+        wanted = await self._within_reach(prompt)
         turns = self._idle if prompt.run is Run.IDLE else self._turns
         async with turns.turn(prompt.user, wanted, prompt.cost) as turn:
             current = await begun()
@@ -73,7 +89,7 @@ class Running:
                 live = self._lives.begin(prompt.id, current.tries)
                 path = "/api/chat" if "messages" in body else "/api/generate"
                 said = {"model": prompt.model, **body, "stream": True}
-                chunks = await self._attempts.begun(turn, key, lambda member: _asked(member, path, said), stack)
+                chunks = await self._begun(self._attempts, prompt, turn, partial(_asked, path=path, body=said), stack)
                 async with aclosing(lines_of(chunks)) as lines:
                     last = await _heard(lines, live)
             self._count(prompt, turn, last.get("prompt_eval_count"), last.get("eval_count"))
@@ -84,12 +100,44 @@ class Running:
     ) -> str:
         """Have a line of a batch answered, as a whole."""
         asked = partial(_asked, path=path, body=body)
-        said = await whole(await self._patient.begun(turn, model_key(prompt.model), asked, stack))
+        said = await whole(await self._begun(self._patient, prompt, turn, asked, stack))
         found = said.get("usage")
         usage = found if isinstance(found, dict) else {}
         read, made = (usage.get(f"{one}_tokens", usage.get(f"{other}_tokens")) for one, other in _COUNTS)
         self._count(prompt, turn, read, made)
         return await asyncio.to_thread(response, prompt.id, 200, said)
+
+    async def _within_reach(self, prompt: Prompt) -> Wanted:
+        """Return what is wanted; a model that no Ollama has is looked for once more, and brought from the store."""
+        wanted = Wanted(model=model_key(prompt.model), job=await self._is_job(prompt))
+        if not self._pool.possible(wanted):
+            await self._pool.look_again()
+        if not self._pool.possible(wanted) and await self._brought(prompt):
+            await self._pool.look_again()
+        return wanted
+
+    async def _is_job(self, prompt: Prompt) -> bool:
+        """Whether a node will do that takes nothing but a prompt and options."""
+        if prompt.path is not None or all(one.relays for one in self._pool):
+            return False
+        return (await self._prompts.body(prompt)).keys() <= _OF_A_JOB
+
+    async def _begun(
+        self, attempts: Attempts, prompt: Prompt, turn: Turn, asked: Ask, stack: AsyncExitStack
+    ) -> AsyncGenerator[bytes, None]:
+        """Return the answer as it comes; an Ollama that says it lacks the model is brought that, once."""
+        try:
+            return await attempts.begun(turn, model_key(prompt.model), asked, stack)
+        except AllFailed as error:
+            if any(one.status != 404 for one in error.failures) or not await self._brought(prompt):
+                raise
+        return await attempts.begun(turn, model_key(prompt.model), asked, stack)
+
+    async def _brought(self, prompt: Prompt) -> bool:
+        """Bring a model from the store, where only that has it."""
+        with suppress(NotDelivered, InvalidModelName):
+            return await self._fetch(prompt.model, prompt.asker or ANONYMOUS)
+        return False
 
     def _count(self, prompt: Prompt, turn: Turn, prompt_tokens: object, made_tokens: object) -> None:
         """Tell what it came to."""
@@ -117,6 +165,7 @@ async def _heard(lines: AsyncIterator[dict[str, Any]], live: Live) -> dict[str, 
 
 @asynccontextmanager
 async def _asked(member: Member, path: str, body: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+    path = path if member.relays else "/execute"
     raw = json.dumps(body).encode()
     headers = {"Content-Type": _TYPE, "Content-Length": str(len(raw))}
     async with member.backend.asked("POST", path, headers, raw) as reply:

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -15,6 +15,7 @@ from mirror.prompts.prompts import Prompts
 from mirror.prompts.reading import status_view
 
 _STILL_HERE_S = 15.0
+_LEAVING_S = 0.5
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -53,11 +54,20 @@ class Telling:
     def __init__(self, prompts: Prompts, lives: Lives) -> None:
         self._prompts = prompts
         self._lives = lives
+        self._times: set[asyncio.Timeout] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """Have every reader leave, as the mirror stops; those that do not even read are cut off."""
+        self._closed = True
+        self._lives.tell()
+        for time in self._times:
+            time.reschedule(asyncio.get_running_loop().time() + _LEAVING_S)
 
     async def answer(self, request: web.Request, prompt: Prompt) -> web.StreamResponse:
         """Tell a client of a prompt job, from where its Last-Event-ID says, until that is over.
 
-        It ends early where the database cannot be read: the client may come again.
+        It ends early where the database cannot be read, or the mirror stops: the client may come again.
         """
         response = web.StreamResponse(headers=_HEADERS)
         tries, read = _position(request.headers.get("Last-Event-ID", ""))
@@ -65,13 +75,30 @@ class Telling:
         # A client that has left is no error.
         with suppress(ConnectionError, PromptsUnusable), self._lives.reading(prompt.id) as live:
             await response.prepare(request)
-            await self._follow(reader, live, prompt.id)
-            await response.write_eof()
+            try:
+                async with self._bounded():
+                    await self._follow(reader, live, prompt.id)
+                    await response.write_eof()
+            except TimeoutError:
+                if request.transport is not None:
+                    request.transport.abort()
         return response
+
+    @asynccontextmanager
+    async def _bounded(self) -> AsyncIterator[None]:
+        """Bound what is done once the mirror stops. Raises TimeoutError."""
+        async with asyncio.timeout(None) as time:
+            self._times.add(time)
+            try:
+                yield
+            finally:
+                self._times.discard(time)
 
     async def _follow(self, reader: _Reader, live: Live, id_: str) -> None:
         while True:
             changed = live.changed
+            if self._closed:
+                return None
             if live.tries:
                 await reader.catch_up(live, live.tries)
             else:

@@ -1,14 +1,14 @@
 """Answers of models: each request has its turn, on the Ollama that suits it best, and on another if that one fails."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from mirror.access import Users, user_of
-from mirror.dispatch import PROMPT_SHARE, Member, Meter, Pool, Turn, Turns, Wanted
+from mirror.dispatch import PROMPT_SHARE, Fetch, Member, Meter, Pool, Turn, Turns, Wanted
 from mirror.errors import AllDown, BackendDown, NotDelivered, NoTurn, NowhereToRun
 from mirror.events import Answered, Events
 from mirror.proxy.asked import Asked, read
@@ -19,9 +19,6 @@ from mirror.proxy.marks import QUEUED, unmarked
 from mirror.proxy.relay import Relay, path_of
 from mirror.proxy.table import Passed
 from mirror.values import InvalidModelName
-
-Fetch = Callable[[str, str], Awaitable[bool]]
-"""Brings a model that only the store has to an Ollama, for a user; returns whether it did. Raises NotAllowed."""
 
 _LARGEST_FAILURE = 64 << 10
 _MOST_HELD = 1 << 29
