@@ -187,11 +187,13 @@ async def test_what_has_no_answer_in_a_day_is_an_error(tmp_path: Path) -> None:
     connection.close()
     async with batching(tmp_path) as (_, me), asyncio.timeout(SOON_S):
         done = await me.until(begun.id, "expired")
-        assert done.request_counts is not None
-        assert done.request_counts.model_dump() == {"total": 21, "completed": 1, "failed": 20}
-        assert [one["custom_id"] for one in await me.lines(done.output_file_id)] == ["0"]
+        counts, answered = done.request_counts, await me.lines(done.output_file_id)
         late = await me.lines(done.error_file_id)
-        assert [one["custom_id"] for one in late] == [*map(str, range(1, 20)), None]
+        assert counts is not None
+        assert 1 <= len(answered) < 10, "those that were in work may be answered before anybody looks at the time"
+        assert (counts.total, counts.completed, counts.failed) == (21, len(answered), len(late))
+        found = sorted([one["custom_id"] for one in (*answered, *late[:-1])], key=int)
+        assert (found, late[-1]["custom_id"]) == ([*map(str, range(20))], None)
         assert {one["error"]["code"] for one in late} == {"batch_expired", "invalid_json"}
 
 

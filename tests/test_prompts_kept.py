@@ -140,3 +140,22 @@ async def test_bodies_that_come_in_together_are_bounded(tmp_path: Path) -> None:
             return (await asked(client, "/", b'%s"a"' % (b" " * 90)))[0] == 200
 
         await eventually(gone)
+
+
+async def test_what_was_written_counts_though_its_client_has_left(tmp_path: Path) -> None:
+    """It would else be under way for nobody until the next start."""
+    engine = await open_database(None, tmp_path / "db")
+    try:
+        prompts = Prompts(engine, 1000, 1 << 20)
+        await prompts.load()
+        async with asyncio.TaskGroup() as group:
+            for steps in range(60):
+                task = group.create_task(prompts.ask(ASKED, "ann"))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+        again = Prompts(engine, 1000, 1 << 20)
+        await again.load()
+        assert {one.id for one in prompts.waiting} == {one.id for one in again.waiting}
+    finally:
+        await engine.dispose()

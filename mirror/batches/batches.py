@@ -57,10 +57,8 @@ class Batches:
             if len(self._under_way) >= _MOST:
                 raise TooManyBatches(f"{_MOST} batches are under way already; try again later")
             batch = Batch(id=f"batch_{uuid4().hex}", user=user, asker=asker, wanted=wanted, created_at=self._now())
-            await transacted(
-                self._engine, lambda connection: connection.execute(insert(table).values(**_row_of(batch)))
-            )
-            self._put(batch)
+            write = insert(table).values(**_row_of(batch))
+            await transacted(self._engine, lambda connection: connection.execute(write), lambda: self._put(batch))
             return batch
 
     async def change(self, id_: str, state: State, **changes: Any) -> Batch:
@@ -113,8 +111,7 @@ class Batches:
                 if state.over:
                     await connection.execute(forget_lines(id_))
 
-            await transacted(self._engine, write)
-            self._put(new)
+            await transacted(self._engine, write, lambda: self._put(new))
             return new
 
     def _put(self, batch: Batch) -> None:

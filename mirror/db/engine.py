@@ -56,8 +56,14 @@ async def open_database(url: str | None, file: Path) -> AsyncEngine:
         raise SettingsError("database.url", f"cannot open {file}: {_said(error)}", "default") from error
 
 
-async def in_transaction(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+async def in_transaction(
+    engine: AsyncEngine,
+    work: Callable[[AsyncConnection], Awaitable[T]],
+    committed: Callable[[], None] = lambda: None,
+) -> T:
     """Do work in one transaction, to its end whatever becomes of who waits for it; return what it returns.
+
+    ``committed`` is called once it is written, also where nobody waits for it any more.
 
     Who is cancelled waits for the end and is cancelled then. A connection that is broken off in the middle may leave
     its driver waiting for ever (aiosqlite's ``close`` after ``stop``), and with it the end of the program.
@@ -67,7 +73,9 @@ async def in_transaction(engine: AsyncEngine, work: Callable[[AsyncConnection], 
 
     async def whole() -> T:
         async with engine.begin() as connection:
-            return await work(connection)
+            done = await work(connection)
+        committed()
+        return done
 
     task = asyncio.get_running_loop().create_task(whole())  # in no group, which would cancel it: it is waited for here
     cancelled: asyncio.CancelledError | None = None

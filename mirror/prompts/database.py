@@ -12,10 +12,17 @@ from mirror.prompts.prompt import PromptsUnusable
 T = TypeVar("T")
 
 
-async def transacted(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """Do work in one transaction, and return what it returns. Raises PromptsUnusable; nothing has changed then."""
+async def transacted(
+    engine: AsyncEngine,
+    work: Callable[[AsyncConnection], Awaitable[T]],
+    committed: Callable[[], None] = lambda: None,
+) -> T:
+    """Do work in one transaction, call ``committed``, and return what the work returns.
+
+    Raises PromptsUnusable; nothing has changed then.
+    """
     try:
-        return await in_transaction(engine, work)
+        return await in_transaction(engine, work, committed)
     except SQLAlchemyError as error:
         said = getattr(error, "orig", None) or type(error).__name__
         raise PromptsUnusable(f"the prompts cannot be read or written: {said}") from error

@@ -113,8 +113,8 @@ class Prompts:
                 asker=asked.asker,
             )
             row = {**row_of(prompt), **_place(asked.line), "said": body, "idempotency_key": key}
-            await self._done(lambda connection: connection.execute(insert(table).values(**row)))
-            self._put(prompt)
+            write = insert(table).values(**row)
+            await self._done(lambda connection: connection.execute(write), lambda: self._put(prompt))
             return prompt
 
     async def refuse(self, lines: Sequence[tuple[Line, str]], user: str) -> None:
@@ -231,10 +231,8 @@ class Prompts:
             new = replace(found, updated_at=self.now(), **changes)
             row = {**row_of(new), **(_end_of(new, result) if new.state.over else {})}
             del row["id"]
-            await self._done(
-                lambda connection: connection.execute(update(table).where(table.c.id == id_).values(**row))
-            )
-            self._put(new)
+            write = update(table).where(table.c.id == id_).values(**row)
+            await self._done(lambda connection: connection.execute(write), lambda: self._put(new))
             return new
 
     def _put(self, prompt: Prompt) -> None:
@@ -246,8 +244,10 @@ class Prompts:
             self._under_way[prompt.id] = prompt
         self.changed.set()
 
-    async def _done(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        return await transacted(self._engine, work)
+    async def _done(
+        self, work: Callable[[AsyncConnection], Awaitable[T]], committed: Callable[[], None] = lambda: None
+    ) -> T:
+        return await transacted(self._engine, work, committed)
 
 
 def _place(line: Line | None) -> dict[str, Any]:
