@@ -11,8 +11,8 @@ _HEAD = f"""# Settings
 
 This page is what `mirror config reference` prints. Settings come from a file (`--config`, `{CONFIG_VARIABLE}`,
 `config.yaml` or `config.json` here, `/etc/mirror/config.yaml`), before that from the environment, and before that from
-flags. `mirror config show --origin` says which value is in force and where it was set; `mirror config check` finds what is
-wrong.
+flags. `mirror config show --origin` says which value is in force and where it was set; `mirror config check` finds what
+is wrong.
 
 `cache.max_size` is in a file `max_size` below `cache`, and the variable `{PREFIX}CACHE_MAX_SIZE`; with `_FILE` at
 its end it names a file that has the value. Sizes are such as 500GB or 100GiB, times such as 90s, 15m, 12h, 30d, rates
