@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve test soak lint format bench system-test system-bench lock clean
+.PHONY: help venv demo serve test soak lint format docs bench system-test system-bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,10 @@ system-test:
 
 system-bench:
 	scripts/system-packages nginx-light wrk
+
+docs: $(STAMP) ## the documents as a site in build/docs; a link that leads nowhere fails
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lock: $(STAMP) ## write requirements.lock from what .venv holds
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(pip|setuptools|wheel)==' > requirements.lock
