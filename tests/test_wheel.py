@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from this tree, by the tools that are installed."""
     into = tmp_path_factory.mktemp("wheel")
-    made = asyncio.run(run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(into), str(ROOT)))
+    build = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(into), str(ROOT))
+    made = asyncio.run(run(sys.executable, *build))
     assert made.code == 0, made.err
     return next(into.glob("*.whl"))
 
@@ -42,17 +43,9 @@ async def test_a_mirror_installed_from_it_serves_its_pages(wheel: Path, tmp_path
     site = next(home.glob("lib/python*/site-packages"))
     libraries = next(Path(one) for one in sys.path if one.endswith("site-packages"))
     (site / "libraries.pth").write_text(f"{libraries}\n")
-    install = (
-        "-m",
-        "pip",
-        "--python",
-        str(home / "bin/python"),
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--force-reinstall",
-    )
-    made = await run(sys.executable, *install, str(wheel))
+    there = ("--python", str(home / "bin/python"))
+    install = ("install", "--quiet", "--no-deps", "--no-index", "--force-reinstall")
+    made = await run(sys.executable, "-m", "pip", *there, *install, str(wheel))
     assert made.code == 0, made.err
     program = str(home / "bin" / "mirror")
     where = await run(str(home / "bin/python"), "-c", "import mirror; print(mirror.__file__)", cwd=tmp_path)
