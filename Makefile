@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml requirements.lock scripts/venv
 	@touch $(STAMP)
 
 demo: $(STAMP) ## the main job in a minute: a registry, a mirror, a model pulled twice
-	$(BIN)/mirror demo
+	$(BIN)/mirror demo $(ARGS)
 
 serve: $(STAMP) ## run the mirror with ./config.yaml
 	$(BIN)/mirror serve

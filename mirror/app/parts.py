@@ -156,7 +156,9 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
             prompting=prompting,
             batching=batching,
             pace=pace,
-            watch=Watch(events, fills, pulling.queue, dispatching.turns, dispatching.pool, prompting.prompts.counts),
+            watch=Watch(
+                events, store, fills, pulling.queue, dispatching.turns, dispatching.pool, prompting.prompts.counts
+            ),
         )
 
 

@@ -50,12 +50,13 @@ class Fill:
     here: int = 0
     readers: int = 0
     connections: int = 0
+    models: tuple[str, ...] = ()
     rate: float | None = None
 
     @property
     def short(self) -> str:
-        """The first 12 digits."""
-        return self.digest.removeprefix("sha256:")[:12]
+        """The models that it is part of, or the first 12 digits where none is known."""
+        return ", ".join(self.models) or self.digest.removeprefix("sha256:")[:12]
 
     @property
     def left_s(self) -> float | None:
@@ -175,6 +176,7 @@ def _fill(said: View) -> Fill:
         here=_count(said, "completed"),
         readers=_count(said, "readers"),
         connections=_count(said, "connections"),
+        models=_texts(said, "models"),
     )
 
 

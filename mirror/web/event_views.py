@@ -45,6 +45,8 @@ TOLD = (
 def told(event: Event, hidden: Hidden) -> tuple[str, dict[str, Any]] | None:
     """Return the topic of one piece of news and what it says; None where it is not for who asks."""
     match event:
+        case Seen("fills", "progress", said):
+            return "fills", {"kind": "progress", "fills": [_without_hidden(one, hidden) for one in said["fills"]]}
         case Seen(topic, kind, said):
             return topic, {"kind": kind, **said}
         case Answered():
@@ -128,6 +130,10 @@ def _answered(event: Answered, hidden: Hidden) -> tuple[str, dict[str, Any]] | N
         "status": event.status,
     }
     return "turns", said
+
+
+def _without_hidden(fill: dict[str, Any], hidden: Hidden) -> dict[str, Any]:
+    return {**fill, "models": [name for name in fill["models"] if not hides(hidden, name)]}
 
 
 def _text(instant: datetime) -> str:

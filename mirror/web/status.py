@@ -142,7 +142,7 @@ class StatusFace:
             "bytes_served": traffic.served_bytes,
             "bytes_fetched": traffic.fetched_bytes,
             "bytes_saved": traffic.saved_bytes,
-            "fills": [fill_view(fill) for fill in self._fills.in_flight],
+            "fills": [fill_view(fill, self._store, hidden) for fill in self._fills.in_flight],
         }
 
     async def _blob_sizes(self) -> list[int]:

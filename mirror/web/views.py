@@ -196,10 +196,15 @@ async def queue_view(queue: Queue, worker: Worker, pace: Pace) -> dict[str, Any]
     }
 
 
-def fill_view(fill: Fill) -> dict[str, Any]:
-    """Return one running fill: bytes here of its size, bytes fetched, who reads, how many connections."""
+def fill_view(fill: Fill, store: Store, hidden: Hidden = nothing_hidden) -> dict[str, Any]:
+    """Return one running fill: bytes here of its size, bytes fetched, who reads, how many connections.
+
+    ``models`` are those that name the blob, as far as they are known and not hidden.
+    """
+    names = {one.name for shelf in (store.staged, store.complete) for one in shelf.naming(fill.digest)}
     return {
         "digest": str(fill.digest),
+        "models": sorted(name.short for name in names if not hidden(name)),
         "size": fill.size,
         "completed": fill.here,
         "fetched": fill.fetched,

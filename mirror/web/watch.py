@@ -9,6 +9,7 @@ from mirror.dispatch import Pool, Turns
 from mirror.events import Events, Seen
 from mirror.fill import Fills
 from mirror.pulls import Queue, State
+from mirror.store import Store
 from mirror.web.turn_views import state_of
 from mirror.web.views import fill_view
 
@@ -24,10 +25,18 @@ class Watch:
     """
 
     def __init__(
-        self, events: Events, fills: Fills, queue: Queue, turns: Turns, pool: Pool, prompts: Callable[[], View]
+        self,
+        events: Events,
+        store: Store,
+        fills: Fills,
+        queue: Queue,
+        turns: Turns,
+        pool: Pool,
+        prompts: Callable[[], View],
     ) -> None:
         """``prompts`` returns how many prompt jobs are under way, by state."""
         self._events = events
+        self._store = store
         self._fills = fills
         self._queue = queue
         self._turns = turns
@@ -72,7 +81,7 @@ class Watch:
 
     def _found(self) -> Iterator[tuple[str, str, str, View]]:
         """Yield topic, kind, what it is about, and what is said of that."""
-        yield "fills", "progress", "", {"fills": [fill_view(one) for one in self._fills.in_flight]}
+        yield "fills", "progress", "", {"fills": [fill_view(one, self._store) for one in self._fills.in_flight]}
         jobs = self._queue.jobs
         waiting = sum(job.state is State.PENDING for job in jobs)
         yield "pulls", "queue", "", {"waiting": waiting, "running": len(jobs) - waiting}

@@ -57,12 +57,10 @@ class HomePages:
         return self.shown.page(request, "stats.html", {"stats": view, **self._traffic()})
 
     def _fill(self, fill: Fill, hidden: Hidden) -> dict[str, Any]:
-        """Return a fill with the models it is for, and the seconds it will take at the speed it had so far."""
-        names = {one.name for shelf in (self.store.staged, self.store.complete) for one in shelf.naming(fill.digest)}
+        """Return a fill with the seconds it will take at the speed it had so far."""
         speed = fill.fetched / max(time.monotonic() - fill.begun_at, 0.001)
         left_s = (fill.size - fill.here) / speed if speed > 0 else None
-        models = sorted(name.short for name in names if not hidden(name))
-        return {**fill_view(fill), "models": models, "speed": speed, "left_s": left_s}
+        return {**fill_view(fill, self.store, hidden), "speed": speed, "left_s": left_s}
 
     async def _room(self, hidden: Hidden) -> dict[str, Any]:
         """Return how full the store is, of what it may have, and what would go first."""
