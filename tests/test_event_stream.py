@@ -73,10 +73,11 @@ async def test_a_pull_is_told_from_its_beginning_to_its_end(tmp_path: Path) -> N
 async def test_turns_and_ollamas_are_told(tmp_path: Path) -> None:
     """Each answer, and who can be reached."""
     async with fronted(tmp_path) as at, watched(at.client, "?topics=turns,nodes") as events:
-        assert (await until(events, "state"))[1]["state"] == "online"
+        assert (await until(events, "state"))[1]["state"] == "unknown", "nobody has asked it anything yet"
         assert (await asked(at.client, "/api/generate", GENERATE))[0] == 200
         topic, said = await until(events, "answered")
         assert (topic, said["model"], said["status"]) == ("turns", "m", 200)
+        assert (await until(events, "state"))[1]["state"] == "online"
 
 
 async def test_topics_that_are_none_are_refused(tmp_path: Path) -> None:

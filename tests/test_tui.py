@@ -107,7 +107,7 @@ async def test_everything_is_seen_at_once_in_a_small_terminal(tmp_path: Path) ->
         rows = [line.split() for line in seen.text(USERS).splitlines()]
         assert rows[0][:4] == ["USERS", "WAITING", "RUNNING", "HAD"]
         assert sorted(row[:4] for row in rows[1:]) == [["ann", "1", "1", "1"], ["bob", "1", "0", "0"]]
-        assert seen.text("#backends").splitlines()[1].split()[1:3] == ["online", "1/1"]
+        assert seen.text("#backends").splitlines()[1].split()[1:3] == ["unknown", "1/1"]
         await seen.until("50%", "#fills")
         assert [line.split()[0] for line in seen.text("#pulls").splitlines()[1:]] == ["llama3.2:latest", "qwen3:8b"]
         assert "2 waiting, 1 running, 2 queued" in seen.text("#title")
@@ -147,7 +147,7 @@ async def test_nodes_are_drained_and_models_fetched_now(tmp_path: Path) -> None:
         await seen.until("draining", "#backends")
         assert next(iter(at.mirror.parts.pool)).draining
         await seen.pilot.press("e")
-        await seen.until("online", "#backends")
+        await seen.until("unknown", "#backends")
         await seen.pilot.press("tab", "tab", "down", "n")
         await seen.until("qwen3:8b waits for no window", "#said")
 

@@ -74,7 +74,7 @@ async def terminal(folder: Path, *command: str) -> AsyncIterator[Terminal]:
 async def test_top_shows_users_queue_and_fills_and_answers_keys(tmp_path: Path) -> None:
     """And leaves the mirror as it was."""
     async with busy(tmp_path) as at, terminal(tmp_path, "top", "--server", at.mirror.url) as seen:
-        shown = await seen.until("ann", "bob", "llama3.2:latest", "qwen3:8b", "50%", "online", "0 models")
+        shown = await seen.until("ann", "bob", "llama3.2:latest", "qwen3:8b", "50%", "unknown", "0 models")
         for heading in ("USERS", "BACKENDS", "FILLS", "PULLS", "STORE"):
             assert heading in shown
         assert len(shown.splitlines()) == 24

@@ -25,9 +25,15 @@ def users_view(users: list[Usage]) -> list[dict[str, Any]]:
 
 
 def state_of(one: Member, pool: Pool) -> str:
-    """Return the state of an Ollama in a word: online, degraded, draining or offline."""
-    state = "online" if one.online or pool.lone else "offline"
-    return "draining" if one.draining else "degraded" if pool.degraded(one) else state
+    """Return the state of an Ollama in a word: online, degraded, draining, offline; or unknown.
+
+    One that is alone is never looked at, and so known only by what it answered last.
+    """
+    if one.draining:
+        return "draining"
+    if pool.lone:
+        return "offline" if one.problem else "online" if one.loaded else "unknown"
+    return "degraded" if pool.degraded(one) else "online" if one.online else "offline"
 
 
 def backend_view(one: Member, pool: Pool, hidden: Hidden) -> dict[str, Any]:
