@@ -5,8 +5,9 @@ spans go is said by OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_EN
 "Environment Variable Specification"); ``traceparent`` is that of W3C Trace Context.
 """
 
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
 from mirror.errors import SettingsError
@@ -45,9 +46,9 @@ def pass_on(headers: MutableMapping[str, str]) -> None:
         propagate.inject(headers)
 
 
-@contextmanager
-def trace(version: str, *, enabled: bool) -> Iterator[None]:
-    """Trace while the context lasts, if ``enabled``; at its end what is left is sent, in the time that takes.
+@asynccontextmanager
+async def trace(version: str, *, enabled: bool) -> AsyncIterator[None]:
+    """Trace while the context lasts, if ``enabled``; at its end what is left is sent, in a thread.
 
     Raises SettingsError: the extra is not installed.
     """
@@ -61,7 +62,7 @@ def trace(version: str, *, enabled: bool) -> Iterator[None]:
         yield
     finally:
         _tracer = None
-        provider.shutdown()
+        await asyncio.to_thread(provider.shutdown)
 
 
 def _provider(version: str) -> Any:

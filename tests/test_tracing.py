@@ -53,7 +53,7 @@ async def collecting(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector
     app.add_routes([web.post("/v1/traces", one.take)])
     async with serving_app(app) as url:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
-        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")  # so that all of it is sent at the end
         yield one
 
 

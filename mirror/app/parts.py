@@ -87,7 +87,7 @@ async def opened_parts(settings: Settings, *, holder: str, create: bool = True) 
     events = Events()
     state = settings.cache.state_directory.absolute()
     async with AsyncExitStack() as stack:
-        stack.enter_context(trace(__version__, enabled=settings.features.enable_tracing))
+        await stack.enter_async_context(trace(__version__, enabled=settings.features.enable_tracing))
         store = await _store(settings, events, holder, create=create)
         stack.callback(store.close)
         engine = await open_database(settings.database.url, state / "mirror.db")
