@@ -12,9 +12,10 @@ _LONGEST = 200
 
 
 class Users:
-    """Names users. Headers count from this machine, from trusted proxies, and with the key of a user in ``gateways``.
+    """Names users. Who shows a key is its user, unless that is one of ``gateways``, who say for whom they ask.
 
-    Else anybody could have as many turns as they can think of names.
+    Of those without a key headers count from this machine and from trusted proxies: else anybody could have as many
+    turns as they can think of names, and read what is another's.
     """
 
     def __init__(self, gateways: Iterable[str]) -> None:
@@ -23,7 +24,8 @@ class Users:
     def of(self, request: web.Request) -> str:
         """Return the user that a request is counted for."""
         caller = request[CALLER]
-        if caller.vouched or (caller.key_id is not None and caller.user in self._gateways):
+        speaks_for_others = caller.vouched if caller.key_id is None else caller.user in self._gateways
+        if speaks_for_others:
             for name in _HEADERS:
                 said = request.headers.get(name, "").strip()
                 if said and said.isprintable():

@@ -121,7 +121,7 @@ def parse_batch(said: object, default_run: Run) -> Wanted:
     if not isinstance(said, dict):
         raise InvalidBatch(type(said).__name__, 'a JSON object with "input_file_id", "endpoint", "completion_window"')
     file, endpoint, window = (said.get(key) for key in ("input_file_id", "endpoint", "completion_window"))
-    if not isinstance(file, str) or not file:
+    if not isinstance(file, str) or not (file.isascii() and 0 < len(file) <= _LONGEST_ID):
         raise InvalidBatch(str(file)[:_LONGEST_ID], "input_file_id: the id of a file")
     if endpoint not in ENDPOINTS:
         raise InvalidBatch(str(endpoint)[:_LONGEST_ID], f"endpoint: {', '.join(ENDPOINTS)}")

@@ -61,9 +61,12 @@ class Batches:
             await transacted(self._engine, lambda connection: connection.execute(write), lambda: self._put(batch))
             return batch
 
-    async def change(self, id_: str, state: State, **changes: Any) -> Batch:
-        """It comes to a state that is not its end. Raises NoSuchBatch where it is over."""
-        return await self._change(id_, state, (), **changes)
+    async def change(self, id_: str, state: State, *, before: State | None = None, **changes: Any) -> Batch:
+        """It comes to a state that is not its end, if it is in the one ``before``; return it as it is then.
+
+        Raises NoSuchBatch where it is over.
+        """
+        return await self._change(id_, state, (), before=before, **changes)
 
     async def end(self, id_: str, state: State, files: Sequence[BatchFile] = (), **changes: Any) -> Batch:
         """It is over, and its lines are forgotten: all of it, and its files, or nothing. Raises NoSuchBatch."""
@@ -95,11 +98,15 @@ class Batches:
         old = old.where(table.c.state.not_in([one.value for one in UNDER_WAY]))
         await transacted(self._engine, lambda connection: connection.execute(old))
 
-    async def _change(self, id_: str, state: State, files: Sequence[BatchFile], **changes: Any) -> Batch:
+    async def _change(
+        self, id_: str, state: State, files: Sequence[BatchFile], *, before: State | None = None, **changes: Any
+    ) -> Batch:
         async with self._changes:
             found = self._under_way.get(id_)
             if found is None:
                 raise NoSuchBatch(id_)
+            if before is not None and found.state is not before:
+                return found
             times = {**found.times, _FIELDS[state]: int(self._now().timestamp())}
             new = replace(found, state=state, times=times, **changes)
             row = _row_of(new)

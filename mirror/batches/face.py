@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from mirror.access import user_of
 from mirror.batches.batch import (
@@ -106,9 +107,10 @@ class BatchFace:
     async def remove(self, request: web.Request) -> web.StreamResponse:
         """Delete a file, unless a batch has still to read it."""
         file = await self._found_file(request, request.match_info["id"])
-        if any(one.wanted.input_file == file.id for one in self._batches.under_way):
-            raise InvalidBatch(file.id, "a file that no batch under way reads")
-        await self._files.remove([file])
+        async with self._files.in_use:
+            if any(one.wanted.input_file == file.id for one in self._batches.under_way):
+                raise InvalidBatch(file.id, "a file that no batch under way reads")
+            await self._files.remove([file])
         return web.json_response({"id": file.id, "object": "file", "deleted": True})
 
     async def create(self, request: web.Request) -> web.StreamResponse:
@@ -116,10 +118,11 @@ class BatchFace:
         wanted = parse_batch(await object_in(request), self._run)
         if wanted.run is Run.WINDOW and not self._prompts.ever_opens:
             raise InvalidBatch(Run.WINDOW, "run: now or idle, as there are no windows (prompts.windows)")
-        file = await self._found_file(request, wanted.input_file)
-        if file.purpose == OUTPUT:
-            raise InvalidBatch(file.id, f"input_file_id: a file of the purpose {PURPOSE}")
-        batch = await self._batches.ask(wanted, self._sight.user(request), user_of(request))
+        async with self._files.in_use:
+            file = await self._found_file(request, wanted.input_file)
+            if file.purpose == OUTPUT:
+                raise InvalidBatch(file.id, f"input_file_id: a file of the purpose {PURPOSE}")
+            batch = await self._batches.ask(wanted, self._sight.user(request), user_of(request))
         return web.json_response(await self._view(batch))
 
     async def batches(self, request: web.Request) -> web.StreamResponse:
@@ -165,14 +168,16 @@ async def _form(request: web.Request, draft: Draft) -> dict[str, str]:
         async for part in await request.multipart():
             if not isinstance(part, aiohttp.BodyPartReader) or len(said) >= _MOST_PARTS:
                 raise InvalidBatch("too many parts", _FORM)
-            if part.name == "file" and "file" not in said:
+            if (part.name or "") in said:
+                raise InvalidBatch(str(part.name)[:100], "each field once")
+            if part.name == "file":
                 name = part.filename or ""
                 said["file"] = name[:_LONGEST_NAME] if name.isprintable() and name else "file.jsonl"
                 while chunk := await part.read_chunk(_PIECE):
                     await draft.write(bytes(chunk))
             else:
                 said[part.name or ""] = await _field(part)
-    except ValueError as error:
+    except (ValueError, LookupError, HttpProcessingError) as error:
         raise InvalidBatch(str(error)[:100], _FORM) from error
     return said
 

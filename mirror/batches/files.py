@@ -1,5 +1,6 @@
 """Files of batches: rows in the database, their bytes in a folder of the state."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Executor
@@ -45,7 +46,13 @@ class Draft:
         self._files.reserve(len(chunk), bounded=self._limit is not None)
         self.size += len(chunk)
         self.blank = self.blank and not chunk.strip()
-        await self._files.in_thread(lambda: self._file.write(chunk))
+        await self._files.in_thread(lambda: self._append(chunk))
+
+    def _append(self, chunk: bytes) -> None:
+        """Write all of it: a file without a buffer takes what there is room for, and says so only by a number."""
+        left = memoryview(chunk)
+        while left:
+            left = left[self._file.write(left) :]
 
     async def place(self) -> None:
         """Give it its name: all of it is on the disk then."""
@@ -76,7 +83,11 @@ class Files:
         most_bytes: int,
         now: Callable[[], datetime],
     ) -> None:
-        """A file that a client brings has ``largest`` bytes at most, and all together ``most_bytes``."""
+        """A file that a client brings has ``largest`` bytes at most, and all together ``most_bytes``.
+
+        Who removes a file, or begins to use one, holds ``in_use`` from looking until it is done.
+        """
+        self.in_use = asyncio.Lock()
         self._engine = engine
         self._folder = folder
         self._threads = threads
@@ -157,10 +168,14 @@ class Files:
         return [_file_of(row) for row in rows], more
 
     async def remove(self, files: Collection[BatchFile]) -> None:
-        """Forget files, and delete their bytes."""
-        gone = delete(table).where(table.c.id.in_([one.id for one in files]))
-        await transacted(self._engine, lambda connection: connection.execute(gone))
-        await self.discard(files)
+        """Forget files, and delete their bytes; those that another has just removed count no second time."""
+        gone = delete(table).where(table.c.id.in_([one.id for one in files])).returning(table.c.id)
+
+        async def write(connection: AsyncConnection) -> set[str]:
+            return set((await connection.execute(gone)).scalars())
+
+        ids = await transacted(self._engine, write)
+        await self.discard([one for one in files if one.id in ids])
 
     async def discard(self, files: Collection[BatchFile]) -> None:
         """Delete the bytes of files that have no rows."""

@@ -124,6 +124,11 @@ class Worker:
             await self._done(batch)
         except NoSuchBatch:
             pass  # it is over
+        except FileNotFoundError as error:
+            log.warning("batch failed", id=batch.id, problem=str(error))
+            with suppress(NoSuchBatch, PromptsUnusable):
+                await self._take_back(batch)
+                await self._batches.end(batch.id, State.FAILED, error="the input file is gone")
         except (PromptsUnusable, OSError, TooLarge) as error:
             log.warning("batch waits", id=batch.id, problem=str(error))
             await asyncio.sleep(_AGAIN_S)
@@ -144,7 +149,7 @@ class Worker:
         if batch.state is State.IN_PROGRESS:
             try:
                 await self._fed(batch)
-                batch = await self._batches.change(batch.id, State.FINALIZING)
+                batch = await self._batches.change(batch.id, State.FINALIZING, before=State.IN_PROGRESS)
             except _Stopped:
                 batch = await self._batches.find(batch.id) or batch
         if not batch.state.over:
@@ -159,10 +164,7 @@ class Worker:
         if not 0 < total <= MOST_LINES:
             said = f"the input file has {total} lines, where 1 to {MOST_LINES} are taken"
             return await self._batches.end(batch.id, State.FAILED, error=said)
-        now = await self._batches.find(batch.id)
-        if now is None or now.state is not State.VALIDATING:
-            return now or batch
-        return await self._batches.change(batch.id, State.IN_PROGRESS, total=total)
+        return await self._batches.change(batch.id, State.IN_PROGRESS, before=State.VALIDATING, total=total)
 
     async def _fed(self, batch: Batch) -> None:
         """Have every line answered, or refused. Raises _Stopped where the batch is cancelled or has expired."""

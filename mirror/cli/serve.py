@@ -1,5 +1,6 @@
 """``mirror serve``."""
 
+import signal
 from pathlib import Path
 
 import click
@@ -45,6 +46,7 @@ def serve(
     rules on models, windows, rates, weights and the log level change at once, and the log says what needs a restart.
     With --tui the log goes to logging.file, or else to mirror.log in the state folder.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves: settings are being read just now
     from mirror.app import RunningMirror
     from mirror.app import serve as serve_until_stopped
     from mirror.app.logs import set_up_logs

@@ -38,7 +38,7 @@ class DispatchSettings(Section):
         3, ge=0, le=100, description="Times that a request is passed over for one whose model is loaded; 0 is never."
     )
     trusted_users: Texts = Field(
-        (), description="Users whose keys may say X-User-ID for others; loopback and trusted proxies may always."
+        (), description="Users whose keys may say X-User-ID for others; without a key loopback and trusted proxies may."
     )
     aliases: Aliases = Field((), description="Further names of models: {gpt-4o: llama3.2, fast: qwen3:0.6b}.")
     deliver_missing: bool = Field(

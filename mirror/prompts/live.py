@@ -35,7 +35,10 @@ class Live:
         if not 0 <= start < self.length:
             return ""
         first = bisect_right(self._starts, start) - 1
-        found: list[str] = [self._pieces[first][start - self._starts[first] :]]
+        skipped = start - self._starts[first]
+        found: list[str] = [self._pieces[first][skipped : skipped + _A_PIECE]]
+        if skipped + _A_PIECE < len(self._pieces[first]):
+            return found[0]
         size, at = len(found[0]), first + 1
         while size < _A_PIECE and at < len(self._pieces):
             found.append(self._pieces[at])

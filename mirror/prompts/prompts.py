@@ -158,6 +158,11 @@ class Prompts:
         """It waits again, until an instant, with as many tries as ``prompt`` says. Raises NoSuchPrompt."""
         return await self._change(prompt.id, state=State.QUEUED, tries=prompt.tries, error=error, not_before=again_at)
 
+    def lost(self, id_: str) -> None:
+        """Its end was not written down: it waits again, as it would in the next life. Nothing for one that is over."""
+        if (found := self._under_way.get(id_)) is not None:
+            self._put(replace(found, state=State.QUEUED))
+
     async def ended(
         self, prompt: Prompt, state: State, *, error: str | None = None, result: str | None = None
     ) -> Prompt:

@@ -15,6 +15,7 @@ from mirror.prompts.prompts import Prompts
 from mirror.prompts.reading import status_view
 
 _STILL_HERE_S = 15.0
+_STUCK_S = 60.0
 _LEAVING_S = 0.5
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -28,9 +29,16 @@ class _Reader:
     read: int = 0
 
     async def tell(self, event: str, said: Mapping[str, object]) -> None:
-        """Send an event, once the client has room for it; a piece of text has no name."""
+        """Send an event, once the client has room for it; a piece of text has no name.
+
+        Raises ConnectionError: it reads nothing for so long that it is as good as gone.
+        """
         name = f"event: {event}\n" if event else ""
-        await self.response.write(f"id: {self.tries}-{self.read}\n{name}data: {json.dumps(said)}\n\n".encode())
+        try:
+            async with asyncio.timeout(_STUCK_S):
+                await self.response.write(f"id: {self.tries}-{self.read}\n{name}data: {json.dumps(said)}\n\n".encode())
+        except TimeoutError:
+            raise ConnectionAbortedError(f"nothing was read for {_STUCK_S:g} s") from None
 
     async def follow(self, tries: int) -> None:
         """Go on with a try; where it is another than before, what the client has read of that one counts no more."""

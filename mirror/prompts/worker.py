@@ -114,6 +114,7 @@ class Worker:
         except PromptsUnusable as error:
             log.warning("prompt not done", id=prompt.id, problem=str(error))
             await asyncio.sleep(_UNUSABLE_S)
+            self._prompts.lost(prompt.id)
         finally:
             self._tasks.pop(prompt.id, None)
             self._lives.end(prompt.id)

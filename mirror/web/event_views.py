@@ -20,7 +20,7 @@ from mirror.events import (
     ScrubEnded,
     Seen,
 )
-from mirror.web.hiding import Hidden, hides
+from mirror.web.hiding import Hidden, hides, nothing_hidden
 
 TOPICS = ("fills", "pulls", "turns", "nodes", "store", "prompts")
 TOLD = (
@@ -54,23 +54,25 @@ def told(event: Event, hidden: Hidden) -> tuple[str, dict[str, Any]] | None:
         case PullEnded():
             return _pull_ended(event, hidden)
         case FillStarted() | FillEnded() | DigestMismatched() | NotKept():
-            return "fills", _of_a_fill(event)
+            return "fills", _of_a_fill(event, frank=hidden is nothing_hidden)
         case _:
             return _of_the_store(event, hidden)
 
 
-def _of_a_fill(event: FillStarted | FillEnded | DigestMismatched | NotKept) -> dict[str, Any]:
+def _of_a_fill(event: FillStarted | FillEnded | DigestMismatched | NotKept, *, frank: bool) -> dict[str, Any]:
+    """Say what became of a blob; only to whom nothing is hidden in words that may name its model."""
     digest = str(event.digest)
     match event:
         case FillStarted(_, size, resumed):
             return {"kind": "fill_started", "digest": digest, "size": size, "resumed": resumed}
         case FillEnded(_, size, fetched, duration_s, error):
-            took = {"fetched": fetched, "duration_s": round(duration_s, 3), "error": error}
+            said = error if frank or error is None else "it could not be fetched"
+            took = {"fetched": fetched, "duration_s": round(duration_s, 3), "error": said}
             return {"kind": "fill_ended", "digest": digest, "size": size, **took}
         case DigestMismatched():
             return {"kind": "digest_mismatched", "digest": digest}
         case NotKept(_, reason):
-            return {"kind": "not_kept", "digest": digest, "reason": reason}
+            return {"kind": "not_kept", "digest": digest, "reason": reason if frank else "it could not be kept"}
 
 
 def _of_the_store(event: Event, hidden: Hidden) -> tuple[str, dict[str, Any]] | None:

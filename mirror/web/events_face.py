@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -47,7 +47,6 @@ class EventsFace:
         if self._watch.watchers >= _MOST_WATCHERS:
             return problem(503, "Service Unavailable", f"{_MOST_WATCHERS} watch already; try again later")
         response = web.StreamResponse(headers=_HEADERS)
-        hidden = hidden_from(request, self._admission)
         with (
             suppress(ConnectionError),
             self._telling(),
@@ -56,7 +55,7 @@ class EventsFace:
         ):
             await response.prepare(request)
             await _send(response, "retry: 3000\n\n")
-            await _follow(response, news, topics, hidden)
+            await _follow(response, news, topics, lambda: hidden_from(request, self._admission))
         return response
 
     async def end(self, _: web.Application) -> None:
@@ -84,7 +83,9 @@ def _topics(request: web.Request) -> frozenset[str]:
     return topics or frozenset(TOPICS)
 
 
-async def _follow(response: web.StreamResponse, news: Subscription, topics: frozenset[str], hidden: Hidden) -> None:
+async def _follow(
+    response: web.StreamResponse, news: Subscription, topics: frozenset[str], hiding: Callable[[], Hidden]
+) -> None:
     dropped = 0
     while True:
         try:
@@ -96,7 +97,7 @@ async def _follow(response: web.StreamResponse, news: Subscription, topics: froz
         if news.dropped > dropped:
             await _send(response, _event("dropped", {"count": news.dropped - dropped}))
             dropped = news.dropped
-        found = told(event, hidden)
+        found = told(event, hiding())  # the rules may be others than when it began
         if found is not None and found[0] in topics:
             await _send(response, _event(*found))
 

@@ -50,7 +50,7 @@ class TurnsFace:
     async def usage(self, request: web.Request) -> web.StreamResponse:
         """Show what each user had of each model on each of the last ``?days=``."""
         text = request.query.get("days", "30")
-        if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= _MOST_DAYS):
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and 0 < int(text) <= _MOST_DAYS):
             raise BadRequest(f"days={text[:20]}", f"days=30, at most {_MOST_DAYS}")
         rows = await self._tallies.read(int(text))
         return web.json_response({"usage": [{**asdict(one), "day": one.day.isoformat()} for one in rows]})

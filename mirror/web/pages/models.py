@@ -13,7 +13,7 @@ from mirror.dispatch import Pool, model_key
 from mirror.fill import Admission, Rollback
 from mirror.proxy import Descriptions
 from mirror.store import Pins, Store
-from mirror.values import ModelName, NamePattern
+from mirror.values import InvalidModelName, ModelName, NamePattern
 from mirror.web.hiding import hidden_from
 from mirror.web.pages.forms import Fields, acting, done, failed, field
 from mirror.web.pages.shown import Shown
@@ -67,7 +67,10 @@ class ModelPages:
     async def show(self, request: web.Request) -> web.StreamResponse:
         """One model: its blobs, what its weights say of themselves, what it meant before."""
         text = request.match_info["name"]
-        name = ModelName.parse(text, host=self.host)
+        try:
+            name = ModelName.parse(text, host=self.host)
+        except InvalidModelName as error:
+            return failed(self.shown, request, 404, str(error))
         hidden = hidden_from(request, self.admission)(name)
         view = None if hidden else await model_details(name, self.store, self.ledger, self.pins)
         if view is None:

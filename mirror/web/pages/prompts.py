@@ -67,7 +67,8 @@ class PromptPages:
         """Leave a prompt."""
         said = {"prompt": field(fields, "prompt"), "model": fields.get("model", "").strip() or None}
         asked = parse_prompt({key: value for key, value in said.items() if value is not None}, self.model)
-        asked = replace(asked, model=self.aliases.get(asked.model.lower(), asked.model))
+        model = self.aliases.get(asked.model.lower(), asked.model)
+        asked = replace(asked, model=model, asker=user_of(request))
         self.admission.before_named(asked.model, user_of(request))
         prompt = await self.prompts.ask(asked, self.users.of(request))
         return f"{_SUBMIT}/{prompt.id}"
@@ -81,7 +82,7 @@ class PromptPages:
 
     async def _found(self, request: web.Request, id_: str) -> Prompt:
         prompt, whose = await self.prompts.find(id_), self._whose(request)
-        if prompt is None or whose not in (None, prompt.user):
+        if prompt is None or prompt.batch is not None or whose not in (None, prompt.user):
             raise NoSuchPrompt(id_)
         return prompt
 
