@@ -151,6 +151,8 @@ async def test_a_model_is_seen_with_its_size_and_license_before_it_is_asked_for(
         assert "m:latest" in offer.words
         assert "Be &lt;kind&gt;." in offer.text
         assert at.mirror.parts.store.room.proven < 100, "the license and no more"
+        led_here = await page(at.client, "/mirror/pulls?name=m", {"Sec_Fetch_Site": "cross-site"})
+        assert "Queue m:latest" not in led_here.words
         assert queue.jobs == []
         assert "nobody" in (await page(at.client, "/mirror/pulls?name=nobody")).words
         assert (await page(at.client, "/mirror/pulls?name=%3Cscript%3E")).text.count("<script>") == 0

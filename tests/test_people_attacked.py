@@ -132,6 +132,17 @@ async def test_a_file_is_removed_once(tmp_path: Path) -> None:
         assert files._held == before
 
 
+async def test_nobody_has_all_the_batches_that_there_may_be(tmp_path: Path) -> None:
+    """Others begin theirs."""
+    async with fronted(tmp_path) as at:
+        at.ollama.pace.hold()
+        body = {**BATCH, "input_file_id": await uploaded(at.client)}
+        statuses = [(await asked(at.client, "/v1/batches", body, X_User_ID="ann"))[0] for _ in range(101)]
+        assert statuses == [200] * 100 + [429]
+        assert (await asked(at.client, "/v1/batches", body, X_User_ID="bob"))[0] == 200
+        at.ollama.pace.release(9)
+
+
 async def test_what_is_wrong_is_no_error_of_ours(tmp_path: Path) -> None:
     """Names, ids, numbers."""
     async with fronted(tmp_path) as at:

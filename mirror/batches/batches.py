@@ -20,7 +20,7 @@ from mirror.db.tables import batches as table
 from mirror.prompts import forget_lines, transacted
 from mirror.prompts.rows import aware
 
-_MOST = 1000
+_MOST, _MOST_OF_ONE = 1000, 100
 _FIELDS: Mapping[State, str] = {one: f"{one}_at" for one in State if one is not State.VALIDATING}
 
 
@@ -56,6 +56,8 @@ class Batches:
         async with self._changes:
             if len(self._under_way) >= _MOST:
                 raise TooManyBatches(f"{_MOST} batches are under way already; try again later")
+            if sum(one.user == user for one in self._under_way.values()) >= _MOST_OF_ONE:
+                raise TooManyBatches(f"{_MOST_OF_ONE} batches of this user are under way already; try again later")
             batch = Batch(id=f"batch_{uuid4().hex}", user=user, asker=asker, wanted=wanted, created_at=self._now())
             write = insert(table).values(**_row_of(batch))
             await transacted(self._engine, lambda connection: connection.execute(write), lambda: self._put(batch))

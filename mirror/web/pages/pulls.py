@@ -50,7 +50,7 @@ class PullPages:
             "queue": {**queue, "jobs": self._seen(queue, hidden)},
             "past": self._seen(past, hidden),
             "asked": asked,
-            "offer": await self._offer(request, asked) if asked and may_do(request, Scope.PULL) else None,
+            "offer": await self._offer(request, asked) if asked and self._may_ask(request) else None,
         }
         return self.shown.page(request, "pulls.html", context)
 
@@ -76,6 +76,11 @@ class PullPages:
         position = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
         await self.desk.act("move", field(fields, "job"), position)
         return done(_LIST, "moved")
+
+    def _may_ask(self, request: web.Request) -> bool:
+        """Whether an upstream may be asked: not for a page of another site, which any browser may be led to load."""
+        elsewhere = request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
+        return may_do(request, Scope.PULL) and not elsewhere
 
     def _seen(self, view: dict[str, Any], hidden: Hidden) -> list[dict[str, Any]]:
         return [one for one in view["jobs"] if not hidden(ModelName.parse(one["name"], host=self.desk.host))]

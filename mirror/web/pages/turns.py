@@ -13,6 +13,8 @@ from mirror.web.pages.forms import BadForm, Fields, acting, done, failed, field
 from mirror.web.pages.shown import Shown
 from mirror.web.turn_views import backend_view, users_view
 
+_MOST = 300
+"""Users that one page shows: thousands would hold up everybody while it is made."""
 _USERS, _OLLAMAS = "/mirror/users", "/mirror/ollamas"
 
 
@@ -40,7 +42,8 @@ class TurnPages:
 
     async def users(self, request: web.Request) -> web.StreamResponse:
         """Who has what in the queue."""
-        context = {"users": users_view(self.turns.users()), "waiting": self.turns.waiting}
+        rows = users_view(self.turns.users())  # who waits or runs comes first
+        context = {"users": rows[:_MOST], "further": max(0, len(rows) - _MOST), "waiting": self.turns.waiting}
         return self.shown.page(request, "users.html", context)
 
     async def ollamas(self, request: web.Request) -> web.StreamResponse:
