@@ -22,7 +22,7 @@ serve: $(STAMP) ## run the mirror with ./config.yaml
 	$(BIN)/mirror serve
 
 test: $(STAMP) system-test ## every test
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" --numprocesses 2 --dist loadfile
 
 soak: $(STAMP) system-test ## the long tests
 	$(BIN)/python -m pytest -m soak --timeout=3600
