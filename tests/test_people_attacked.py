@@ -4,17 +4,17 @@ import asyncio
 import json
 import signal
 import sys
+from io import BytesIO
 from pathlib import Path
 
-import pytest
 from aiohttp import FormData
 
 from mirror.access import Keyring, Scope
-from mirror.batches.files import Draft
 from mirror.events import FillEnded
 from mirror.prompts.live import Live
 from mirror.values import Digest
 from tests.behind import asked, fronted
+from tests.disks import small_disk
 from tests.fakes.registry import running_fake_registry
 from tests.pages import page, send
 from tests.support import Machine, eventually, mirrored
@@ -34,27 +34,17 @@ async def uploaded(client: Machine, count: int = 1) -> str:
 
 
 async def test_a_file_is_written_to_its_end_or_not_at_all(tmp_path: Path) -> None:
-    """A file without a buffer takes what there is room for, and says so only by a number."""
-
-    class Stingy:
-        """A disk that takes three bytes at a time, and then no more."""
-
-        def __init__(self) -> None:
-            self.taken = bytearray()
-
-        def write(self, chunk: memoryview) -> int:
-            """Take some."""
-            if len(self.taken) >= 9:
-                raise OSError(28, "No space left on device")
-            self.taken += chunk[:3]
-            return min(3, len(chunk))
-
-    draft = Draft.__new__(Draft)
-    draft._file = Stingy()  # type: ignore[assignment]
-    draft._append(b"12345678")
-    assert draft._file.taken == b"12345678"  # type: ignore[attr-defined]
-    with pytest.raises(OSError, match="No space"):
-        draft._append(b"12345678")
+    """On a disk that is full before it is over an upload is refused and nothing of it stays; then there is room."""
+    (tmp_path / "state").mkdir()
+    with small_disk(tmp_path / "state" / "files", "1m") as disk:
+        async with fronted(tmp_path) as at:
+            form = FormData({"purpose": "batch"})
+            form.add_field("file", BytesIO(b"{}\n" * 1_000_000), filename="lines.jsonl")
+            async with at.client.session.post(at.client.url("/v1/files"), data=form) as answer:
+                assert answer.status >= 500
+                assert "error" in await answer.json()
+            assert list(disk.iterdir()) == []
+            assert (await uploaded(at.client)).startswith("file-")
 
 
 async def test_a_key_is_its_user_whatever_the_headers_say(tmp_path: Path) -> None:
