@@ -16,9 +16,9 @@ from mirror.batches.batch import UNDER_WAY, Batch, BatchFile, NoSuchBatch, State
 from mirror.batches.files import insertion
 from mirror.batches.pages import Asked, page_of
 from mirror.config import Run
+from mirror.db.instants import aware
 from mirror.db.tables import batches as table
 from mirror.prompts import forget_lines, transacted
-from mirror.prompts.rows import aware
 
 _MOST, _MOST_OF_ONE = 1000, 100
 _FIELDS: Mapping[State, str] = {one: f"{one}_at" for one in State if one is not State.VALIDATING}

@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from mirror.batches.batch import BatchFile, TooLarge
 from mirror.batches.pages import Asked, page_of
 from mirror.config import render_size
+from mirror.db.instants import aware
 from mirror.db.tables import batch_files as table
 from mirror.prompts import PromptsUnusable, transacted
-from mirror.prompts.rows import aware
 from mirror.threads import in_thread
 
 log = structlog.get_logger(__name__)

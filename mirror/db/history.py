@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mirror.db.batch import write_or_put_back
 from mirror.db.engine import in_transaction
+from mirror.db.instants import aware
 from mirror.db.tables import tag_meanings
 from mirror.events import Event, ModelRemoved, ModelReplaced, ModelStored, Reason
 from mirror.values import Digest, InvalidDigest, Manifest, ModelName
@@ -67,7 +68,7 @@ class TagHistory:
                 except InvalidDigest:
                     continue
                 if Digest.of(row.raw) == digest:
-                    meaning = Meaning(digest, row.raw, _aware(row.replaced_at), _aware(row.held_at))
+                    meaning = Meaning(digest, row.raw, aware(row.replaced_at), aware(row.held_at))
                     found.setdefault(row.name, []).append(meaning)
 
         await in_transaction(self._engine, read)
@@ -171,8 +172,3 @@ class TagHistory:
             self._known[key] = kept
             self._bytes += sum(len(one.raw) for one in kept)
         self._changed.add(key)
-
-
-def _aware(when: datetime | None) -> datetime | None:
-    """SQLite keeps no zone: what was written was UTC."""
-    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from mirror.db.batch import upsert, write_or_put_back
 from mirror.db.engine import in_transaction
 from mirror.db.history import TagHistory
+from mirror.db.instants import aware
 from mirror.db.tables import model_uses, traffic
 from mirror.events import BlobServed, BytesFetched, Event, ManifestServed, ModelRemoved, ModelStored, Served
 from mirror.values import ModelName
@@ -80,9 +81,7 @@ class Ledger:
 
         async def read(connection: AsyncConnection) -> None:
             for row in await connection.execute(select(model_uses)):
-                self._uses[row.name] = ModelUse(
-                    _aware(row.checked_at), _aware(row.used_at), row.uses, row.stored_digest
-                )
+                self._uses[row.name] = ModelUse(aware(row.checked_at), aware(row.used_at), row.uses, row.stored_digest)
                 self._latest = max(self._latest, self._uses[row.name].used_at or self._latest)
             for row in await connection.execute(select(traffic)):
                 self._days[row.day] = Traffic(row.hits, row.misses, row.served_bytes, row.fetched_bytes)
@@ -187,8 +186,3 @@ class Ledger:
             self._days[day] = self._days.get(day, Traffic()) + Traffic(**self._now)
             self._now = Counter()
             self._changed_days.add(day)
-
-
-def _aware(when: datetime | None) -> datetime | None:
-    """SQLite keeps no zone: what was written was UTC."""
-    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when

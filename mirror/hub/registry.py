@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mirror.config import HubSettings
 from mirror.db import in_transaction, write_or_put_back
+from mirror.db.instants import aware
 from mirror.db.tables import nodes as table
 from mirror.errors import MirrorError
 from mirror.hub.node import Heartbeat, Node, Status, parse_heartbeat
@@ -172,7 +173,7 @@ class Nodes:
                     said = parse_heartbeat(json.loads(row.said))
                 except (Invalid, ValueError, RecursionError):
                     continue
-                seen_at = _aware(row.seen_at)
+                seen_at = aware(row.seen_at)
                 self._known[said.node_id] = Node(
                     said=said, address=row.address, last_seen=seen_at, draining=bool(row.draining)
                 )
@@ -250,8 +251,3 @@ def _row(node: Node) -> dict[str, object]:
         "seen_at": node.last_seen,
         "draining": int(node.draining),
     }
-
-
-def _aware(when: datetime) -> datetime:
-    """SQLite keeps no zone: what was written was UTC."""
-    return when.replace(tzinfo=UTC) if when.tzinfo is None else when

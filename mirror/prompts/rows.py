@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from mirror.config import Run
+from mirror.db.instants import aware
 from mirror.db.tables import prompt_jobs as table
 from mirror.prompts.prompt import Prompt, State
 
@@ -65,8 +66,3 @@ def prompt_of(row: RowMapping) -> Prompt:
 def _storable(text: str | None) -> str | None:
     """Return a text as a database takes it: half a surrogate pair and a zero byte are no text there."""
     return text.encode("utf-8", "replace").decode().replace("\0", "") if text is not None else None
-
-
-def aware(when: datetime | None) -> datetime | None:
-    """Return an instant of a row with its zone: SQLite keeps none, and what was written was UTC."""
-    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when

@@ -6,9 +6,9 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from mirror.db.instants import aware
 from mirror.db.tables import prompt_jobs as table
 from mirror.prompts.database import transacted
-from mirror.prompts.rows import aware
 
 _MOST = 5000
 

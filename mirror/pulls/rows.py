@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import RowMapping, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mirror.db.instants import aware
 from mirror.db.tables import pull_jobs, pull_requesters
 from mirror.pulls.job import Job, State
 from mirror.values import DEFAULT_HOST, ModelName
@@ -56,16 +57,11 @@ def _job(row: RowMapping, requesters: Iterable[str]) -> Job:
         place=row["place"],
         size=row["size"],
         tries=row["tries"],
-        not_before=_aware(row["not_before"]),
+        not_before=aware(row["not_before"]),
         at_once=bool(row["at_once"]),
         error=row["error"],
-        created_at=_aware(row["created_at"]) or datetime.now(UTC),
-        started_at=_aware(row["started_at"]),
-        finished_at=_aware(row["finished_at"]),
+        created_at=aware(row["created_at"]) or datetime.now(UTC),
+        started_at=aware(row["started_at"]),
+        finished_at=aware(row["finished_at"]),
         requesters=tuple(requesters),
     )
-
-
-def _aware(when: datetime | None) -> datetime | None:
-    """SQLite keeps no zone: what was written was UTC."""
-    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
