@@ -28,6 +28,7 @@ SAMPLES = {
     "offline": ("true", True),
     "server.host": ("127.0.0.1", "127.0.0.1"),
     "server.port": ("0", 0),
+    "server.workers": ("3", 3),
     "server.shutdown": ("5s", 5),
     "server.public_url": ("https://mirror.lan/ollama/", "https://mirror.lan/ollama"),
     "upstreams": (
@@ -167,6 +168,7 @@ SAMPLES = {
 SHORT = {
     "HOST": "server.host",
     "PORT": "server.port",
+    "WORKERS": "server.workers",
     "CACHE_DIR": "cache.directory",
     "CACHE_CLEANUP_INTERVAL": "cache.cleanup_interval",
     "UPSTREAM_URL": "upstream.url",
@@ -184,7 +186,7 @@ SHORT = {
 
 
 def test_there_is_a_sample_for_every_key() -> None:
-    """A new key joins these tests; the worker count and secrets have tests of their own."""
+    """A new key joins these tests; secrets have tests of their own."""
     secrets = {
         "security.api_key",
         "hf_token",
@@ -194,7 +196,7 @@ def test_there_is_a_sample_for_every_key() -> None:
         "prompts.webhook_secret",
         "hub.token",
     }
-    assert set(SAMPLES) == set(FIELDS) - {"server.workers", *secrets}
+    assert set(SAMPLES) == set(FIELDS) - secrets
 
 
 def written(key: str, text: str) -> str:
@@ -263,11 +265,10 @@ def test_environment_knows_the_older_names(short: str, key: str) -> None:
     assert value_of(load(None, {f"OLLAMA_MIRROR_{short}": text}, {}).settings, key) == value
 
 
-def test_older_names_of_the_worker_count_and_the_secret() -> None:
-    """They have no sample above."""
-    settings = load(None, {"OLLAMA_MIRROR_WORKERS": "1", "OLLAMA_MIRROR_API_KEY": "k"}, {}).settings
+def test_the_older_name_of_the_secret() -> None:
+    """It has no sample above."""
+    settings = load(None, {"OLLAMA_MIRROR_API_KEY": "k"}, {}).settings
 
-    assert settings.server.workers == 1
     assert settings.security.api_key is not None
     assert settings.security.api_key.get_secret_value() == "k"
 

@@ -73,7 +73,7 @@ def test_file_that_cannot_be_used_is_named_with_the_place(text: str | bytes, sai
         ("server: {port: {a: b}}", "server.port: must be a whole number, not {'a': 'b'}"),
         ("server: {port: 65536}", "server.port: must be less than or equal to 65535, not '65536'"),
         ("server: {port: -1}", "server.port: must be greater than or equal to 0, not '-1'"),
-        ("server: {workers: 2}", "server.workers: must be 1: this version serves with one worker only, not '2'"),
+        ("server: {workers: 0}", "server.workers: must be greater than or equal to 1, not '0'"),
         ("server: {host: ' '}", "server.host: must not be empty and must be printable, not ' '"),
         (
             'upstream: {user_agent: "a\\r\\nb: c"}',

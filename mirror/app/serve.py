@@ -27,7 +27,7 @@ from mirror.app.traced import traced
 from mirror.config import Settings, not_yet
 from mirror.hub import HubFace, Jobs, OnThePool
 from mirror.listen import CertificateFace, Certificates, DataAddress, Door, Names, proxy_requests
-from mirror.registry import Locations, RegistryFace
+from mirror.registry import Locations, RegistryFace, Senders
 from mirror.upstream.addresses import is_public
 from mirror.web import (
     AdminFace,
@@ -110,7 +110,11 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
     """Serve while the context lasts. On the way out: listen no more, let replies finish, park fills, close."""
     for key in not_yet(settings):
         log.warning("setting without effect in this version", key=key)
-    async with opened_parts(settings, holder="mirror serve") as parts, kept_in_order(parts):
+    async with (
+        opened_parts(settings, holder="mirror serve") as parts,
+        kept_in_order(parts),
+        Senders(settings.server.workers - 1) as senders,
+    ):
         parts.events.tap(log_news, *LOGGED)
         for problem in parts.store.problems:
             log.warning("store", problem=problem)
@@ -118,7 +122,7 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
         certificates = Certificates(settings.cache.state_directory.absolute(), names, settings.listen)
         data = DataAddress(settings.listen, names)
         runner = web.AppRunner(
-            application(parts, names, certificates, data),
+            application(parts, names, certificates, data, senders),
             handler_cancellation=True,
             access_log=None,
             shutdown_timeout=settings.server.shutdown,
@@ -141,7 +145,9 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
                 await runner.cleanup()
 
 
-def application(parts: Parts, names: Names, certificates: Certificates, data: DataAddress) -> web.Application:
+def application(
+    parts: Parts, names: Names, certificates: Certificates, data: DataAddress, senders: Senders
+) -> web.Application:
     """Put the faces on the parts."""
     settings = parts.settings
     access = access_of(settings, names, parts.passes)
@@ -171,7 +177,7 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
     app.on_response_prepare.append(access.gate.prepare)
     pages = pages_on(app, parts, access)
     setup = SetupFace(settings, names, certificates, pages.shown)
-    faces: list[Face] = [access, setup, *_faces(parts, data, access), *_faces_that_look(parts, metrics, pages)]
+    faces: list[Face] = [access, setup, *_faces(parts, data, access, senders), *_faces_that_look(parts, metrics, pages)]
     faces += [CertificateFace(certificates), *([pages] if settings.features.enable_web_ui else [])]
     for face in faces:
         app.add_routes(face.routes())
@@ -190,7 +196,7 @@ def application(parts: Parts, names: Names, certificates: Certificates, data: Da
     return app
 
 
-def _faces(parts: Parts, data: DataAddress, access: Access) -> Iterable[Face]:
+def _faces(parts: Parts, data: DataAddress, access: Access, senders: Senders) -> Iterable[Face]:
     settings = parts.settings
     return (
         RegistryFace(
@@ -202,6 +208,7 @@ def _faces(parts: Parts, data: DataAddress, access: Access) -> Iterable[Face]:
             parts.admission,
             Locations(data.location, access.seal.ticket),
             parts.passes,
+            senders,
             offline=settings.offline,
         ),
         BundleFace(parts.store, parts.keeper, settings.upstream.host),

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from mirror.config.groups import Backends, Credentials, Destinations, FurtherUpstream, Rules, Section, Upstreams
@@ -41,18 +41,14 @@ from mirror.config.serving import DispatchSettings, HubSettings, ProxySettings
 from mirror.config.units import ByteSize, Duration, Rate, Share, ShareOf, SizeOrShare
 
 
-def _one_worker(workers: int) -> int:
-    if workers != 1:
-        raise ValueError("must be 1: this version serves with one worker only")
-    return workers
-
-
 class ServerSettings(Section):
     """Where the mirror listens."""
 
     host: Text = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104  # a LAN service
     port: int = Field(11434, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one.")
-    workers: Annotated[int, AfterValidator(_one_worker)] = Field(1, description="Serving processes; only 1 so far.")
+    workers: int = Field(
+        1, ge=1, le=64, description="Processes that send blobs: 1 is the mirror itself, more help it with long ones."
+    )
     shutdown: Duration = Field(30.0, description="Time that running answers get to end when the mirror stops.")
     public_url: WebUrl | None = Field(
         None, description="URL under which clients reach the mirror, if not host and port."

@@ -6,6 +6,7 @@ specification, as far as reading goes.
 
 from mirror.registry.face import RegistryFace
 from mirror.registry.locations import Locations
+from mirror.registry.senders import Senders
 from mirror.registry.tokens import TokenFace
 
-__all__ = ["Locations", "RegistryFace", "TokenFace"]
+__all__ = ["Locations", "RegistryFace", "Senders", "TokenFace"]

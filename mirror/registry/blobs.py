@@ -15,6 +15,7 @@ from mirror.registry.locations import Locations
 from mirror.registry.names import asked_name
 from mirror.registry.passage import Passage
 from mirror.registry.replies import VERSION, no_such_range
+from mirror.registry.senders import Senders
 from mirror.registry.sending import SENT, Sender, cut
 from mirror.store import OpenBlob, Store
 from mirror.tracing import span
@@ -70,6 +71,7 @@ class Blobs:
         admission: Admission,
         locations: Locations,
         passes: Passes,
+        senders: Senders,
         *,
         offline: bool,
     ) -> None:
@@ -80,6 +82,7 @@ class Blobs:
         self._admission = admission
         self._locations = locations
         self._passes = passes
+        self.senders = senders
         self._offline = offline
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -196,7 +199,7 @@ class _Answer:
 
         try:
             await self._response.prepare(self._request)
-            with Sender(self._request, moved) as sender:
+            with Sender(self._request, self._blobs.senders, moved) as sender:
                 await sender.send(blob.fd, self._asked.span)
             await self._response.write_eof()
         except ConnectionError:
@@ -215,7 +218,7 @@ class _Answer:
             return await self.passed_through()
         try:
             await self._response.prepare(self._request)
-            with Sender(self._request, self._moved) as sender:
+            with Sender(self._request, self._blobs.senders, self._moved) as sender:
                 while self._at < self._asked.span.stop:
                     stop = min(await reader.readable(self._at), self._asked.span.stop)
                     await sender.send(reader.fd, ByteRange(self._at, stop))

@@ -13,6 +13,7 @@ from mirror.registry.blobs import Blobs
 from mirror.registry.locations import Locations
 from mirror.registry.manifests import Manifests
 from mirror.registry.replies import VERSION, error_reply, reply_to, reply_to_part
+from mirror.registry.senders import Senders
 from mirror.store import Store
 from mirror.upstream import Upstreams
 from mirror.values import Invalid
@@ -42,11 +43,12 @@ class RegistryFace:
         admission: Admission,
         locations: Locations,
         passes: Passes,
+        senders: Senders,
         *,
         offline: bool,
     ) -> None:
         self._manifests = Manifests(tags, store, events, upstreams.routes, admission, passes)
-        self._blobs = Blobs(store, fills, upstreams, events, admission, locations, passes, offline=offline)
+        self._blobs = Blobs(store, fills, upstreams, events, admission, locations, passes, senders, offline=offline)
         self._chain = upstreams.chain
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:

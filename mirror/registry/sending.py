@@ -9,6 +9,7 @@ from typing import Self
 
 from aiohttp import web
 
+from mirror.registry.senders import Senders
 from mirror.values import ByteRange
 
 SENT = web.RequestKey("mirror_sent", int)
@@ -23,14 +24,15 @@ _PIECE = 256 << 10
 class Sender:
     """Sends ranges of open files on a request's connection, once the head of the response has gone out.
 
-    Used as a context manager. It has a descriptor of its own for the socket, because asyncio keeps that of a
-    transport to itself; ``loop.sendfile`` would do the same work with a dozen calls more for every range.
-    ``moved`` hears of the bytes the system has taken; of those on a TLS connection, once they are encrypted and no
-    more of them wait than asyncio lets wait.
+    Used as a context manager. ``senders`` do most of what is long, where there are any. It has a descriptor of its
+    own for the socket, because asyncio keeps that of a transport to itself; ``loop.sendfile`` would do the same work
+    with a dozen calls more for every range. ``moved`` hears of the bytes the system has taken; of those on a TLS
+    connection, once they are encrypted and no more of them wait than asyncio lets wait.
     """
 
-    def __init__(self, request: web.Request, moved: Callable[[int], None]) -> None:
+    def __init__(self, request: web.Request, senders: Senders, moved: Callable[[int], None]) -> None:
         self._request = request
+        self._senders = senders
         self._moved = moved
         self._fd = -1
         self._sealed: asyncio.Transport | None = None
@@ -57,7 +59,7 @@ class Sender:
             if self._sealed is not None:
                 await self._write(self._sealed, fd, span)
                 return
-        at = span.start
+        at = await self._senders.send(self._fd, fd, span, self._moved)
         while at < span.stop:
             try:
                 count = os.sendfile(self._fd, fd, at, min(_STEP, span.stop - at))
