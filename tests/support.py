@@ -59,7 +59,7 @@ async def upstream(folder: Path, url: str, **changes: Any) -> AsyncIterator[Upst
 async def carried(up: Upstream, address: Address, into: bytearray) -> None:
     """Bring a whole blob in by one transfer."""
 
-    def sink(offset: int, content: bytes) -> None:
+    def sink(offset: int, content: memoryview) -> None:
         into[offset : offset + len(content)] = content
 
     async with asyncio.timeout(SOON_S):

@@ -208,7 +208,7 @@ class Fill:
         loop = asyncio.get_running_loop()
         line = self._active[index] = Line(unit, address, lambda: self.urgent)
 
-        def sink(offset: int, content: bytes) -> None:
+        def sink(offset: int, content: memoryview) -> None:
             self.partial.write(offset, content)
             loop.call_soon_threadsafe(self._arrived, line, ByteRange(offset, offset + len(content)))
 

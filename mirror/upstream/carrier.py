@@ -8,8 +8,10 @@ import http.client
 import select
 import socket
 import ssl
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from mirror.errors import UpstreamError, UpstreamMisbehaved, UpstreamUnavailable
 from mirror.threads import in_thread
@@ -22,9 +24,9 @@ from mirror.values import ByteRange, InvalidRange
 from mirror.values.http_range import parse_content_range, range_header
 
 _READ_BYTES = 256 << 10
-"""What a thread claims at once, and so cannot be relieved of: larger pieces cost less, and hold up readers longer."""
-
-_TLS_BYTES = 16 << 10
+"""What a thread claims before it waits, and so cannot be relieved of, which holds up readers of a slow connection."""
+_GATHERED_BYTES = 1 << 20
+"""What it passes on at once where more bytes are there already: each piece has its price, and TLS gives out 16 KiB."""
 
 
 class Carrier:
@@ -45,6 +47,7 @@ class Carrier:
         self._most = threads
         self._at_work: set[Transfer] = set()
         self._in_line: set[Transfer] = set()
+        self._own = threading.local()
         self._stall_timeout_s = stall_timeout_s
         self._budget = budget
         self._ahead = ahead
@@ -104,7 +107,7 @@ class Carrier:
         self, connection: http.client.HTTPConnection, address: Address, transfer: Transfer, *, fresh: bool = False
     ) -> bool:
         """Ask and carry; False when a reused connection turned out to be dead before it answered."""
-        reusable = False
+        reusable, source = False, connection.sock  # an answer that ends with its connection takes it away
         span = ByteRange(transfer.at, transfer.span.stop)
         what = f"{address.url.host}: bytes {span.start} to {span.stop}"
         try:
@@ -117,7 +120,7 @@ class Carrier:
             self._check(response, address, span, what)
             if response.status == 200:
                 self._skip(response, transfer, what)
-            reusable = self._drain(response, connection.sock, transfer, what) and not response.will_close
+            reusable = self._drain(response, source, transfer, what) and not response.will_close
         except TimeoutError as error:
             raise UpstreamUnavailable(f"{what}: no byte for {self._stall_timeout_s:g} s") from error
         except http.client.HTTPException as error:
@@ -181,19 +184,43 @@ class Carrier:
 
     def _drain(self, response: http.client.HTTPResponse, source: socket.socket, transfer: Transfer, what: str) -> bool:
         """Move the body to the sink; True when it was taken to its end, so that the connection can go on."""
-        while count := transfer.claim(self._piece(transfer)):
-            content = _what_is_there(response, source, count)
-            if not content:
+        buffer = self._buffer()
+        while transfer.claim(self._piece(transfer)):
+            count = self._gather(response, source, transfer, buffer)
+            if not count:
                 if transfer.stopped:
                     return False
                 raise UpstreamUnavailable(f"{what}: the body ended at {transfer.at}")
-            self._pay(transfer, len(content))
-            transfer.sink(transfer.at, content)
-            transfer.at += len(content)
+            self._pay(transfer, count)
+            transfer.sink(transfer.at, buffer[:count])
+            transfer.at += count
         if transfer.stopped or response.length != 0:
             return False
         response.read()  # nothing is left; http.client needs to be told before it asks again
         return True
+
+    def _gather(
+        self, response: http.client.HTTPResponse, source: socket.socket, transfer: Transfer, buffer: memoryview
+    ) -> int:
+        """Wait for bytes and put those that are there into ``buffer``; return how many, 0 at the body's end."""
+        most = self._piece(transfer)
+        have = _read_into(response, buffer[: transfer.claim(most)])
+        if most < _READ_BYTES:
+            return have  # bytes have a price: they are paid for in small pieces
+        with suppress(OSError):  # what is here is passed on; the next read meets the same error
+            while 0 < have < len(buffer) and _is_some(source):
+                got = _read_into(response, buffer[have : transfer.claim(len(buffer), have)])
+                if not got:
+                    break
+                have += got
+        return have
+
+    def _buffer(self) -> memoryview:
+        """Return this thread's own, which what is passed on lies in until the sink returns."""
+        if not hasattr(self._own, "buffer"):
+            self._own.buffer = memoryview(bytearray(_GATHERED_BYTES))
+        found: memoryview = self._own.buffer
+        return found
 
     def _piece(self, transfer: Transfer) -> int:
         """How many bytes to read at once."""
@@ -228,18 +255,21 @@ class RangeIgnored(UpstreamError):
     permanent = False
 
 
-def _what_is_there(response: http.client.HTTPResponse, source: socket.socket, most: int) -> bytes:
-    """Wait for bytes and return those that are there, at most so many; none at the body's end.
+def _read_into(response: http.client.HTTPResponse, buffer: memoryview) -> int:
+    """Do what ``response.read1`` does, without a new object for the bytes; an empty ``buffer`` takes none."""
+    if response.chunked or response.length is None:
+        content = response.read1(len(buffer)) if buffer else b""
+        buffer[: len(content)] = content
+        return len(content)
+    count = response.fp.readinto1(buffer[: response.length])
+    response.length -= count
+    return count
 
-    TLS hands out one record of 16 KiB at a time, and every piece passed on has its price: they are gathered.
-    """
-    if not isinstance(source, ssl.SSLSocket):
-        return response.read1(most)
-    pieces = [response.read1(min(most, _TLS_BYTES))]
-    left = most - len(pieces[0])
+
+def _is_some(source: socket.socket) -> bool:
+    """Say whether bytes are there to be read at once."""
+    if isinstance(source, ssl.SSLSocket) and source.pending():
+        return True
     ready = select.poll()
     ready.register(source, select.POLLIN)
-    while pieces[-1] and left and (source.pending() or ready.poll(0)):
-        pieces.append(response.read1(min(left, _TLS_BYTES)))
-        left -= len(pieces[-1])
-    return b"".join(pieces)
+    return bool(ready.poll(0))

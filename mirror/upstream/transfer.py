@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from mirror.values import ByteRange
 
-Sink = Callable[[int, bytes], None]
-"""Called in a thread with (offset, bytes), in rising order."""
+Sink = Callable[[int, memoryview], None]
+"""Called in a thread with (offset, bytes), in rising order; the bytes are there until it returns."""
 
 
 class Transfer:
@@ -40,10 +40,13 @@ class Transfer:
             if self._socket is not None:
                 _shut(self._socket)
 
-    def claim(self, most: int) -> int:
-        """Return how many bytes to read next, at most so many; 0 when it is over. For the thread that carries."""
+    def claim(self, most: int, have: int = 0) -> int:
+        """Return how many bytes to read from ``at`` on, at most so many, of which ``have`` have been read already.
+
+        It is no more than ``have`` when it is over. For the thread that carries.
+        """
         with self._lock:
-            count = 0 if self.stopped else min(most, self.span.stop - self.at)
+            count = have if self.stopped else max(have, min(most, self.span.stop - self.at))
             self._claimed = self.at + count
             return count
 
