@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from yarl import URL
 
 from mirror.config import ListenSettings, Settings
 from mirror.errors import BadCertificate
@@ -16,6 +17,7 @@ from mirror.listen.ca import CA_LIFE, LEAF_LIFE
 from tests.fakes.registry import running_fake_registry
 from tests.net import certificates
 from tests.process import run
+from tests.support import mirrored
 from tests.ways import HOST, doors, tls_socket
 
 NAMES = Names(frozenset({HOST, "up.example"}), frozenset({"models.lan"}))
@@ -143,6 +145,18 @@ async def test_own_files_serve_own_names_and_are_read_again(tmp_path: Path) -> N
         used.write_bytes((tmp_path / "second" / "server.pem").read_bytes())
         assert await trusts(second, "localhost")
         assert not await trusts(first, "localhost")
+
+
+async def test_own_files_do_without_a_ca_beside_an_upstream_on_the_same_machine(tmp_path: Path) -> None:
+    """The address at which a client has come in is the mirror's, whatever else is there."""
+    certificates(tmp_path)
+    async with (
+        running_fake_registry() as fake,
+        mirrored(tmp_path, fake, listen__certificate=tmp_path / "server.pem") as (mirror, _),
+    ):
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        agreed = await tls_socket(URL(mirror.url).port or 0, context, "localhost")
+        assert agreed.version() == "TLSv1.3"
 
 
 async def test_python_and_curl_refuse_without_the_ca(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import structlog
 from mirror.config import ListenSettings
 from mirror.errors import BadCertificate
 from mirror.listen.ca import Authority, certificate_file, key_file
-from mirror.listen.names import OLLAMAS, Names, plain_host
+from mirror.listen.names import OLLAMAS, Names, is_loopback, plain_host
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +97,9 @@ class Certificates:
 
     def _for(self, host: str, here: str) -> ssl.SSLContext | None:
         name = plain_host(host)
-        mirrored = name in self._names.mirrored or name == OLLAMAS
+        # The upstream may be another program of the mirror's own machine.
+        is_here = name == plain_host(here) or is_loopback(name)
+        mirrored = not is_here and (name in self._names.mirrored or name == OLLAMAS)
         if not mirrored and not self._names.owns(name, here):
             return None
         if self._own is not None and not mirrored:
