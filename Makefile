@@ -37,14 +37,15 @@ format: $(STAMP) ## rewrite the code in the house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) system-bench ## ratios against nginx and against the upstream itself
-	$(BIN)/python -m bench
+bench: $(STAMP) system-bench ## ratios against nginx, docker-registry and the upstream itself, as tables and a picture
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group bench
+	$(BIN)/python -m bench --plot build/bench.svg --json build/bench.json $(ARGS)
 
 system-test:
 	scripts/system-packages docker-registry skopeo nginx-light chromium prometheus tmux
 
 system-bench:
-	scripts/system-packages nginx-light wrk
+	scripts/system-packages nginx-light wrk docker-registry
 
 docs: $(STAMP) ## the documents as a site in build/docs; a link that leads nowhere fails
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group docs

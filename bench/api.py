@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from bench.servers import _running, free_port
+from bench.servers import free_port, running
 
 WAITING = 5000
 _BODY = {"model": "m", "prompt": "hi"}
@@ -111,7 +111,7 @@ async def _depth(session: aiohttp.ClientSession, url: str) -> int:
 def _server(command: list[str], base: Path, **environ: str) -> Iterator[tuple[str, psutil.Process]]:
     port = free_port()
     environment = {**os.environ, **environ}
-    with _running([*command, str(port)], port, env=environment, stdout=subprocess.DEVNULL) as process:
+    with running([*command, str(port)], port, env=environment, stdout=subprocess.DEVNULL) as process:
         yield f"http://127.0.0.1:{port}", process
 
 

@@ -20,7 +20,11 @@ def main() -> None:
         digest = request.match_info["digest"].replace(":", "-")
         return web.Response(status=307, headers={"Location": f"{blobs_at}/blobs/{digest}"})
 
+    async def base(request: web.Request) -> web.Response:
+        return web.json_response({})
+
     app = web.Application()
+    app.router.add_get("/v2/", base)
     app.router.add_get("/v2/{name:.+}/manifests/{tag}", manifest)
     app.router.add_get("/v2/{name:.+}/blobs/{digest}", blob)
     web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
