@@ -42,7 +42,7 @@ bench: $(STAMP) system-bench ## ratios against nginx, docker-registry and the up
 	$(BIN)/python -m bench --plot build/bench.svg --json build/bench.json $(ARGS)
 
 system-test:
-	scripts/system-packages docker-registry skopeo nginx-light chromium prometheus tmux
+	scripts/system-packages docker-registry skopeo nginx-light chromium prometheus tmux postgresql
 
 system-bench:
 	scripts/system-packages nginx-light wrk docker-registry

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import URL, Connection, event, inspect, text
-from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from mirror.db.tables import SCHEMA_VERSION, metadata
@@ -37,7 +37,8 @@ async def open_database(url: str | None, file: Path) -> AsyncEngine:
     """
     if url is not None:
         try:
-            return await _opened(create_async_engine(url))
+            # A server may have been away and come back.
+            return await _opened(create_async_engine(url, pool_pre_ping=True))
         except (SQLAlchemyError, OSError, ImportError) as error:
             raise SettingsError("database.url", f"cannot open the database: {_said(error)}", "settings") from error
     try:
@@ -72,8 +73,11 @@ async def in_transaction(
     """
 
     async def whole() -> T:
-        async with engine.begin() as connection:
-            done = await work(connection)
+        try:
+            async with engine.begin() as connection:
+                done = await work(connection)
+        except OSError as error:  # a server that does not answer, which SQLAlchemy hands on as it is
+            raise OperationalError(None, None, error) from error
         committed()
         return done
 
