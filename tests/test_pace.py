@@ -141,11 +141,9 @@ async def test_rates_change_with_the_hour(key: str, tmp_path: Path) -> None:
         task = group.create_task(pace.run())
         seen = [in_force()]
         for minutes in (119, 1, 59, 1, 419, 1, 480):
-            for _ in range(5):
-                await asyncio.sleep(0)
+            await _all_else()
             clock.move(minutes=minutes)
-            for _ in range(5):
-                await asyncio.sleep(0)
+            await _all_else()
             seen.append(in_force())
             if minutes == 59:
                 assert upstreams.of(ModelName.parse("hf.co/me/m:Q4")).budget.rate == 3_000_000
@@ -153,6 +151,12 @@ async def test_rates_change_with_the_hour(key: str, tmp_path: Path) -> None:
     assert seen == [(rate, None) for rate in (20e6, 20e6, 5e6, 5e6, 20e6, 20e6, None, 20e6)]
     assert upstreams.of(ModelName.parse("hf.co/me/m:Q4")).budget.rate == 7_000_000
     await upstreams.close()
+
+
+async def _all_else() -> None:
+    """Let every task go on until it waits."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 def test_a_rate_that_stays_keeps_what_is_owed() -> None:
@@ -177,3 +181,29 @@ async def test_the_rates_in_force_are_shown(tmp_path: Path) -> None:
         shown = await command("status", "--server", mirror.url)
     assert view["rates"] == {"pulls": 5_000_000, "upstream": None}
     assert "rate       5.0 MB/s for what nobody reads meanwhile\n" in shown.out
+
+
+async def test_rates_that_are_set_while_it_runs_have_their_edges_too(tmp_path: Path) -> None:
+    """Without windows there was nothing to wait for."""
+    clock, zone = NightClock(), ZoneInfo("UTC")
+    said = settings(tmp_path, "http://127.0.0.1:9")
+    upstreams = Upstreams(said.upstream, (), None, tmp_path / "key", Events())
+    try:
+        pace = Pace(upstreams, None, clock, zone)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(pace.run())
+            await asyncio.sleep(0)
+            rates = parse_rates(["5MB/s", "2MB/s 13:00-14:00"])
+            pace.change(upstream=rates, ahead=rates)
+            assert (pace.upstream, pace.ahead) == (5_000_000, 5_000_000)
+            for hours, rate in ((1.5, 2_000_000), (1, 5_000_000)):
+                await asyncio.sleep(0.01)
+                clock.move(hours=hours)
+
+                async def holds(rate: int = rate) -> bool:
+                    return (pace.upstream, pace.ahead) == (rate, rate)
+
+                await eventually(holds)
+            running.cancel()
+    finally:
+        await upstreams.close()

@@ -51,7 +51,7 @@ async def test_limits_rules_windows_rates_and_weights_change_while_it_serves(tmp
             }
         )
         found = [new, parts.settings]
-        reloading = Reloading(parts, lambda: found[0])
+        reloading = Reloading(parts, at.mirror.gate, lambda: found[0])
         assert parts.worker.schedule.now(parts.worker.now()) is None
         reloading.reload()
         assert parts.keeper.limits().size == 1000
@@ -66,13 +66,32 @@ async def test_limits_rules_windows_rates_and_weights_change_while_it_serves(tmp
         assert parts.pace.ahead is None
 
 
+async def test_rates_change_with_their_windows_and_so_does_how_often_a_client_may_ask(tmp_path: Path) -> None:
+    """Also where there was none before, so that nothing had an edge to wait for."""
+    async with fronted(tmp_path) as at:
+        parts = at.mirror.parts
+        assert parts.pace.upstream is None
+        rates = Settings(upstream={"rate": ["7MB/s", "9MB/s 00:00-24:00"]}).upstream.rate
+        said = [
+            _with(parts.settings, upstream__rate=rates, security__rate_limit_requests=2),
+            _with(parts.settings, upstream__rate=rates, security__rate_limit_requests=2, security__rate_limit_window=1),
+        ]
+        reloading = Reloading(parts, at.mirror.gate, lambda: said[0])
+        reloading.reload()
+        assert parts.pace.upstream == 9_000_000
+        assert [(await at.client.get("/api/tags")).status for _ in range(3)] == [200, 200, 429]
+        del said[0]
+        reloading.reload()
+        assert (await at.client.get("/api/tags")).status == 200
+
+
 async def test_a_queue_that_waits_for_a_window_begins_when_there_is_one(tmp_path: Path) -> None:
     """Nobody has to touch it."""
     async with fronted(tmp_path, pulls__windows=()) as at:
         parts = at.mirror.parts
         at.registry.add_model("library/m2:latest", {MODEL_TYPE: noise(1000)})
         await parts.queue.ask(ModelName.parse("m2"), "ann")
-        Reloading(parts, lambda: _with(parts.settings, pulls__windows=("00:00-24:00",))).reload()
+        Reloading(parts, at.mirror.gate, lambda: _with(parts.settings, pulls__windows=("00:00-24:00",))).reload()
 
         async def is_here() -> bool:
             return parts.store.complete.find(ModelName.parse("m2")) is not None

@@ -13,35 +13,40 @@ from mirror.app.pulling import windows_of
 from mirror.config import Settings, changed_keys
 from mirror.errors import MirrorError, SettingsError
 from mirror.values import Invalid
+from mirror.web import Gate
 
 log = structlog.get_logger(__name__)
 
-Apply = Callable[[Parts, Settings], None]
+Apply = Callable[[Parts, Gate, Settings], None]
 
 
-def _limits(parts: Parts, new: Settings) -> None:
+def _limits(parts: Parts, _: Gate, new: Settings) -> None:
     keys = [key.partition(".")[2] for key, apply in LIVE.items() if apply is _limits]
     parts.keeper.change({key: getattr(new.cache, key) for key in keys})
 
 
-def _rules(parts: Parts, new: Settings) -> None:
+def _rules(parts: Parts, _: Gate, new: Settings) -> None:
     routes = parts.upstreams.routes
     parts.admission.change(Policy.of(new.security, new.upstream.host, routes.filed_pattern))
 
 
-def _windows(parts: Parts, new: Settings) -> None:
+def _frequency(_: Parts, gate: Gate, new: Settings) -> None:
+    gate.change_limit(new.security.rate_limit_requests, new.security.rate_limit_window)
+
+
+def _windows(parts: Parts, _: Gate, new: Settings) -> None:
     parts.worker.change(windows_of(new))
 
 
-def _rate(parts: Parts, new: Settings) -> None:
-    parts.pace.change(new.pulls.rate)
+def _rates(parts: Parts, _: Gate, new: Settings) -> None:
+    parts.pace.change(upstream=new.upstream.rate, ahead=new.pulls.rate)
 
 
-def _turns(parts: Parts, new: Settings) -> None:
+def _turns(parts: Parts, _: Gate, new: Settings) -> None:
     parts.turns.change(dict(new.dispatch.weights), new.dispatch.timeout)
 
 
-def _level(_: Parts, new: Settings) -> None:
+def _level(_: Parts, _gate: Gate, new: Settings) -> None:
     logging.getLogger().setLevel(new.logging.level.value)
 
 
@@ -56,8 +61,11 @@ LIVE: Mapping[str, Apply] = {
     "security.rules": _rules,
     "security.allowed_models": _rules,
     "security.blocked_models": _rules,
+    "security.rate_limit_requests": _frequency,
+    "security.rate_limit_window": _frequency,
     "pulls.windows": _windows,
-    "pulls.rate": _rate,
+    "pulls.rate": _rates,
+    "upstream.rate": _rates,
     "dispatch.weights": _turns,
     "dispatch.timeout": _turns,
     "logging.level": _level,
@@ -70,6 +78,7 @@ class Reloading:
     """Applies settings that are read again by ``read``. For the event loop's thread."""
 
     parts: Parts
+    gate: Gate
     read: Callable[[], Settings]
     _in_force: Settings = field(init=False)
 
@@ -86,7 +95,7 @@ class Reloading:
             new = self.read()
             changed = changed_keys(self._in_force, new)
             for apply in dict.fromkeys(LIVE[key] for key in changed if key in LIVE):
-                apply(self.parts, new)
+                apply(self.parts, self.gate, new)
         except (SettingsError, MirrorError, Invalid) as error:
             log.warning("settings not reloaded", problem=str(error))
             return

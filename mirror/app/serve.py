@@ -4,57 +4,27 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
 
 import structlog
 from aiohttp import web
 
-from mirror.access import Users
-from mirror.app.access import Access, access_of
-from mirror.app.access_log import access_log, wanted
-from mirror.app.api import add_api
+from mirror.app.access import access_of
+from mirror.app.application import Ways, application
 from mirror.app.hub import announcing
 from mirror.app.news_log import LOGGED, log_news
-from mirror.app.pages import Pages, pages_on, queue_desk
 from mirror.app.parts import Parts, kept_in_order, opened_parts
 from mirror.app.reloading import Reloading
 from mirror.app.supervisor import Supervisor
-from mirror.app.traced import traced
 from mirror.config import Settings, not_yet
-from mirror.hub import HubFace, Jobs, OnThePool
-from mirror.listen import CertificateFace, Certificates, DataAddress, Door, Names, proxy_requests
-from mirror.registry import Locations, RegistryFace, Senders
+from mirror.listen import Door
+from mirror.registry import Senders
 from mirror.upstream.addresses import is_public
-from mirror.web import (
-    AdminFace,
-    BundleFace,
-    EventsFace,
-    Looked,
-    Metrics,
-    QueueFace,
-    RollbackFace,
-    SetupFace,
-    StatusFace,
-    StoreFace,
-    TurnsFace,
-    hidden_from,
-    hides,
-)
+from mirror.web import Gate
 
 log = structlog.get_logger(__name__)
-
-_LARGEST_BODY = 1 << 20
-
-
-class Face(Protocol):
-    """What answers some of the routes."""
-
-    def routes(self) -> Iterable[web.AbstractRouteDef]:
-        """Return them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +33,7 @@ class RunningMirror:
 
     url: str
     parts: Parts
+    gate: Gate
     urls: tuple[str, ...] = ()
 
 
@@ -92,7 +63,7 @@ async def serve(
         gc.freeze()  # nor need the collector look at it again for every few requests
         gc.enable()
         if again is not None:
-            loop.add_signal_handler(signal.SIGHUP, Reloading(mirror.parts, again).reload)
+            loop.add_signal_handler(signal.SIGHUP, Reloading(mirror.parts, mirror.gate, again).reload)
         ready(mirror)
         supervisor.serving(mirror.url)
         async with asyncio.TaskGroup() as group:
@@ -118,16 +89,18 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
         parts.events.tap(log_news, *LOGGED)
         for problem in parts.store.problems:
             log.warning("store", problem=problem)
-        names = Names.of(settings)
-        certificates = Certificates(settings.cache.state_directory.absolute(), names, settings.listen)
-        data = DataAddress(settings.listen, names)
+        ways = Ways.of(settings)
+        access = access_of(settings, ways.names, parts.passes)
         runner = web.AppRunner(
-            application(parts, names, certificates, data, senders),
+            application(parts, ways, access, senders),
             handler_cancellation=True,
             access_log=None,
             shutdown_timeout=settings.server.shutdown,
         )
-        async with AsyncExitStack() as told, Door(settings, names, certificates, data, is_public) as door:
+        async with (
+            AsyncExitStack() as told,
+            Door(settings, ways.names, ways.certificates, ways.data, is_public) as door,
+        ):
             try:
                 await runner.setup()
                 if runner.server is None:
@@ -139,131 +112,10 @@ async def running_mirror(settings: Settings) -> AsyncIterator[RunningMirror]:
                 parts.deliveries.port = door.addresses[0][1]
                 await told.enter_async_context(announcing(settings.hub, parts.deliveries.port))
                 log.info("serving", url=url, store=str(parts.store.layout.root), upstream=settings.upstream.url)
-                yield RunningMirror(url, parts, urls)
+                yield RunningMirror(url, parts, access.gate, urls)
             finally:
                 door.close()
                 await runner.cleanup()
-
-
-def application(
-    parts: Parts, names: Names, certificates: Certificates, data: DataAddress, senders: Senders
-) -> web.Application:
-    """Put the faces on the parts."""
-    settings = parts.settings
-    access = access_of(settings, names, parts.passes)
-    looked = Looked(
-        parts.store,
-        parts.fills,
-        parts.turns,
-        parts.pool,
-        parts.nodes,
-        parts.queue,
-        parts.pace,
-        parts.prompting.prompts.counts,
-    )
-    metrics = Metrics(looked)
-    parts.events.tap(metrics.hear)
-    logging = [access_log] if settings.logging.access and wanted() else []
-    app = web.Application(
-        middlewares=[
-            *logging,
-            *([traced] if settings.features.enable_tracing else []),
-            proxy_requests(names),
-            *([data.middleware()] if settings.listen.data else []),
-            access.gate.middleware(),
-        ],
-        client_max_size=_LARGEST_BODY,
-    )
-    app.on_response_prepare.append(access.gate.prepare)
-    pages = pages_on(app, parts, access)
-    setup = SetupFace(settings, names, certificates, pages.shown)
-    faces: list[Face] = [access, setup, *_faces(parts, data, access, senders), *_faces_that_look(parts, metrics, pages)]
-    faces += [CertificateFace(certificates), *([pages] if settings.features.enable_web_ui else [])]
-    for face in faces:
-        app.add_routes(face.routes())
-    watching = EventsFace(parts.events, parts.watch, parts.admission)
-    app.add_routes(watching.routes())
-    app.on_shutdown.append(watching.end)
-    if settings.hub.enabled:
-        app.add_routes(_hub(parts).routes())
-    if settings.prompts.enabled:
-        face = parts.prompting.face(settings, parts.admission, lambda: access.keys.in_use)
-        app.add_routes(face.routes())
-        app.on_shutdown.append(face.close)
-        app.add_routes(parts.batching.face(settings, parts.prompting, lambda: access.keys.in_use).routes())
-    if settings.features.enable_api_proxy:
-        add_api(app, parts)
-    return app
-
-
-def _faces(parts: Parts, data: DataAddress, access: Access, senders: Senders) -> Iterable[Face]:
-    settings = parts.settings
-    return (
-        RegistryFace(
-            parts.store,
-            parts.fills,
-            parts.tags,
-            parts.upstreams,
-            parts.events,
-            parts.admission,
-            Locations(data.location, access.seal.ticket),
-            parts.passes,
-            senders,
-            offline=settings.offline,
-        ),
-        BundleFace(parts.store, parts.keeper, settings.upstream.host),
-        QueueFace(
-            queue_desk(parts),
-            parts.puller,
-            offline=settings.offline,
-            keeps_filling=settings.cache.keep_filling,
-        ),
-        RollbackFace(parts.rollback, settings.upstream.host),
-        TurnsFace(parts.turns, parts.pool, parts.nodes, parts.tallies, parts.admission),
-        StoreFace(parts.store, parts.keeper, parts.scrub, parts.repairer, parts.admission, settings.upstream.host),
-    )
-
-
-def _hub(parts: Parts) -> HubFace:
-    said = parts.settings
-    users = Users(said.dispatch.trusted_users)
-    silence_s, retries = said.hub.request_timeout, said.dispatch.retries
-    aliases = dict(said.dispatch.aliases)
-    jobs = OnThePool(parts.turns, parts.pool, users, parts.admission, aliases, silence_s=silence_s, retries=retries)
-    token = said.hub.token
-
-    def hiding(request: web.Request) -> Callable[[str], bool]:
-        return partial(hides, hidden_from(request, parts.admission))
-
-    offered = Jobs(jobs, said.proxy.max_body)
-    return HubFace(parts.nodes, offered, token.get_secret_value() if token else None, hiding)
-
-
-def _faces_that_look(parts: Parts, metrics: Metrics, pages: Pages) -> Iterable[Face]:
-    settings = parts.settings
-    shows = settings.features.enable_web_ui
-    return (
-        StatusFace(
-            settings,
-            parts.store,
-            parts.keeper.pins,
-            parts.fills,
-            parts.ledger,
-            parts.upstreams.main,
-            metrics,
-            parts.admission,
-            pages.home.home if shows else None,
-            pages.home.stats if shows else None,
-        ),
-        AdminFace(
-            parts.store,
-            parts.ledger,
-            parts.keeper.pins,
-            parts.upstreams,
-            parts.admission,
-            settings.upstream.host,
-        ),
-    )
 
 
 def _url(host: str, port: int) -> str:

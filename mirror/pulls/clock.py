@@ -35,6 +35,15 @@ class WallClock:
             await asyncio.sleep(_STEP_S if instant is None else min(left_s, _STEP_S))
 
 
+async def until_or(clock: Clock, instant: datetime | None, changed: asyncio.Event) -> None:
+    """Return at ``instant`` (never for None), or as soon as ``changed`` is set."""
+    async with asyncio.TaskGroup() as group:
+        waits = [group.create_task(changed.wait()), group.create_task(clock.until(instant))]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for one in waits:
+            one.cancel()
+
+
 def local_zone(environ: Mapping[str, str], link: Path = Path("/etc/localtime")) -> ZoneInfo:
     """Return the machine's time zone: TZ, or where /etc/localtime leads; UTC where neither says one."""
     target = os.path.realpath(link)

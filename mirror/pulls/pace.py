@@ -1,8 +1,9 @@
 """The byte rates that hold now, as the clock goes on."""
 
+import asyncio
 from zoneinfo import ZoneInfo
 
-from mirror.pulls.clock import Clock
+from mirror.pulls.clock import Clock, until_or
 from mirror.upstream import Upstreams
 from mirror.values.rates import Rates
 
@@ -19,6 +20,7 @@ class Pace:
         self._ahead = ahead or Rates()
         self._clock = clock
         self._zone = zone
+        self._changed = asyncio.Event()
         self.look()
 
     @property
@@ -31,10 +33,12 @@ class Pace:
         """The rate in force for the main upstream, in bytes per second; None is no limit."""
         return self._upstreams.main.budget.rate
 
-    def change(self, ahead: Rates | None) -> None:
-        """Limit what nobody reads to other rates from now on."""
+    def change(self, *, upstream: Rates | None, ahead: Rates | None) -> None:
+        """Limit the main upstream, and what nobody reads, to other rates from now on."""
+        self._upstreams.change_rate(upstream)
         self._ahead = ahead or Rates()
         self.look()
+        self._changed.set()
 
     def look(self) -> None:
         """Set the rates to what holds now."""
@@ -45,7 +49,8 @@ class Pace:
     async def run(self) -> None:
         """Set them whenever a window opens or closes, until cancelled."""
         while True:
+            self._changed.clear()
             now = self._clock.now()
             self.look()
             edges = [rates.next_change(now, self._zone) for rates in (self._ahead, *self._upstreams.rates)]
-            await self._clock.until(min([edge for edge in edges if edge is not None], default=None))
+            await until_or(self._clock, min([edge for edge in edges if edge is not None], default=None), self._changed)

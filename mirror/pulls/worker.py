@@ -13,7 +13,7 @@ import structlog
 from mirror.access.seals import LOCAL
 from mirror.errors import MirrorError, NoSuchJob, NotAllowed, NotDelivered, QueueError, QueueUnusable, StoreFull
 from mirror.fill import PullProgress
-from mirror.pulls.clock import Clock
+from mirror.pulls.clock import Clock, until_or
 from mirror.pulls.delivery import Deliveries
 from mirror.pulls.job import Job, State
 from mirror.pulls.queue import Queue
@@ -164,11 +164,7 @@ class Worker:
         """Wait until something has changed: the queue, the window, or a job that may be tried again."""
         due = [job.not_before for job in self._queue.jobs if job.not_before is not None and job.not_before > now]
         soonest = min([*due, *([boundary] if boundary is not None else [])], default=None)
-        async with asyncio.TaskGroup() as group:
-            waits = [group.create_task(self._queue.changed.wait()), group.create_task(self._clock.until(soonest))]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for one in waits:
-                one.cancel()
+        await until_or(self._clock, soonest, self._queue.changed)
 
     async def _do(self, job: Job) -> None:
         """Do one job; what the database cannot take is done again after the next start."""

@@ -39,6 +39,7 @@ class Upstreams:
         self.ahead = ahead or Budget(None)
         """For transfers that nobody waits for, whatever their upstream and besides its own budget."""
         self._in_force: Callable[[Rates], int | None] = lambda rates: rates.default
+        self._rates = {main.host.lower(): main.rate, **{one.hosts[0].lower(): one.rate for one in further}}
         self._ranks = {host.lower(): rank for rank, host in enumerate((main.host, *(one.hosts[0] for one in further)))}
         self._settings = {one.hosts[0].lower(): _settings_of(one, main, hf_token) for one in further}
         self._key_file = key_file
@@ -69,8 +70,11 @@ class Upstreams:
     @property
     def rates(self) -> list[Rates]:
         """The rates that any upstream is limited to."""
-        every = (self.main.settings, *self._settings.values())
-        return [one.rate for one in every if one.rate is not None]
+        return [rates for rates in self._rates.values() if rates is not None]
+
+    def change_rate(self, rates: Rates | None) -> None:
+        """Limit the main upstream to other rates from the next ``set_rates`` on."""
+        self._rates[self.main.settings.host.lower()] = rates
 
     def set_rates(self, in_force: Callable[[Rates], int | None]) -> None:
         """Limit each upstream, also one that is opened later, to what ``in_force`` says of its rates: bytes per second.
@@ -87,7 +91,7 @@ class Upstreams:
         return found
 
     def _limit(self, one: Upstream) -> None:
-        rates = one.settings.rate
+        rates = self._rates[one.settings.host.lower()]
         one.budget.set_rate(self._in_force(rates) if rates is not None else None)
 
 

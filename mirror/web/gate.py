@@ -82,8 +82,13 @@ class Gate:
         self._pages = Pages(security.origins)
         self._names = OwnNames(settings)
         self._decide = self._of_scope  # bound once: a request that waits keeps it
-        count = security.rate_limit_requests
-        self._limit = Limit(count, security.rate_limit_window, clock) if count is not None else None
+        self._clock = clock
+        self._limit: Limit | None = None
+        self.change_limit(security.rate_limit_requests, security.rate_limit_window)
+
+    def change_limit(self, count: int | None, window_s: float) -> None:
+        """Let through so many requests of each client in so long from now on, counting anew; None is any number."""
+        self._limit = Limit(count, window_s, self._clock) if count is not None else None
 
     def middleware(self) -> Middleware:
         """Return what refuses, or sets ``request[CALLER]`` and goes on."""
