@@ -46,6 +46,7 @@ _PROMISED = {
     "mirror_failovers_total",
     "mirror_jobs",
     "mirror_scrub_errors_total",
+    "mirror_tasks",
     "mirror_build_info",
 }
 

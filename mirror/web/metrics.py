@@ -1,5 +1,6 @@
 """Prometheus metrics, counted from the news and looked up at each scrape."""
 
+import asyncio
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -196,10 +197,12 @@ class Looked:
     blob_sizes: Sequence[int] = ()
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the gauges of this moment."""
+        """Yield the gauges of this moment. For the event loop's thread."""
         yield from self._of_the_store()
         yield from self._of_pulls()
         yield from self._of_turns()
+        tasks = len(asyncio.all_tasks())
+        yield GaugeMetricFamily("mirror_tasks", "Tasks of the event loop that are not over.", value=tasks)
 
     def _of_the_store(self) -> Iterable[Metric]:
         room, fills = self.store.room, self.fills.in_flight
