@@ -126,23 +126,38 @@ class Entry:
 
 
 class Log:
-    """The requests in the order of their arrival, and a way to wait for what happens next."""
+    """The requests in the order of their arrival, and a way to wait for what happens next.
 
-    def __init__(self) -> None:
+    Of more than twice ``most`` the older half is forgotten, so that a fake can stand for hours.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
         self.entries: list[Entry] = []
+        self._most = most
+        self._forgotten = 0
         self._changed = asyncio.Event()
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return self._forgotten + len(self.entries)
 
     def begin(self, request: web.Request, kind: str) -> int:
         """Write down a request; return its place."""
         headers = {name: request.headers[name] for name in _LOGGED if name in request.headers}
         asked = request.headers.get("Range")
         self.entries.append(Entry(method=request.method, path=request.path_qs, kind=kind, headers=headers, range=asked))
+        if self._most is not None and len(self.entries) > 2 * self._most:
+            self._forgotten += self._most
+            del self.entries[: self._most]
         self.tell()
-        return len(self.entries) - 1
+        return self.count - 1
 
     def end(self, place: int, *, status: int, sent: int) -> None:
         """Write down how a request ended."""
-        self.entries[place] = replace(self.entries[place], status=status, sent=sent)
+        at = place - self._forgotten
+        if at >= 0:
+            self.entries[at] = replace(self.entries[at], status=status, sent=sent)
         self.tell()
 
     def tell(self) -> None:

@@ -83,8 +83,7 @@ class FakeOllama:
         if request.path in _CONTROLS:
             return await handler(request)
         asked = Asked(request.method, request.path, dict(request.headers), request.raw_path)
-        self.asked.append(asked)
-        self.troubles.tell()
+        self.troubles.note(asked)
         try:
             if not request.path.startswith("/api/blobs/"):
                 asked.body = await request.read()
@@ -174,6 +173,7 @@ async def running_fake_ollama(folder: Path, *, port: int = 0) -> AsyncIterator[F
 async def _serve(options: argparse.Namespace) -> None:
     async with running_fake_ollama(options.models, port=options.port) as fake:
         fake.pace.seconds = options.pace
+        fake.troubles.remembers = options.remembers
         sys.stdout.write(f"{fake.url}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()
@@ -184,6 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fakes.ollama", description=__doc__)
     parser.add_argument("--models", type=Path, required=True, help="a folder such as OLLAMA_MODELS")
     parser.add_argument("--port", type=int, default=0, help="0: the system chooses")
+    parser.add_argument("--remembers", type=int, help="about how many requests GET /log shows; all, if not said")
     parser.add_argument("--pace", type=float, default=0.0, help="seconds for each word")
     with suppress(KeyboardInterrupt):
         asyncio.run(_serve(parser.parse_args()))

@@ -60,6 +60,8 @@ class Troubles:
     """Those that are set, the requests so far, and a way to wait for the next thing that happens."""
 
     asked: list[Asked] = field(default_factory=list)
+    remembers: int | None = None
+    """About how many requests are kept; all of them where it is None."""
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
     _set: list[tuple[Set, int | None]] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -70,7 +72,16 @@ class Troubles:
 
     def put(self, one: Set) -> None:
         """Set one more."""
+        if one.what is Trouble.HOLD:
+            self.let_go.clear()
         self._set.append((one, one.times))
+
+    def note(self, one: Asked) -> None:
+        """Keep a request; a fake that is to stand for hours forgets the older half of too many."""
+        if self.remembers is not None and len(self.asked) > 2 * self.remembers:
+            del self.asked[: self.remembers]
+        self.asked.append(one)
+        self.tell()
 
     def clear(self) -> None:
         """End all of them, and let go what is held."""

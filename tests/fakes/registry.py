@@ -47,9 +47,11 @@ class FakeRegistry:
         valid_s: float = 1200,
         valid_uses: int | None = None,
         now: Callable[[], float] = time.time,
+        remembers: int | None = None,
     ) -> None:
+        """``remembers`` is about how many requests are kept in the log; all of them where it is None."""
         self.url = ""
-        self._log = Log()
+        self._log = Log(remembers)
         self._redirects = redirects
         self._signer = Signer(secret=secrets.token_bytes(32), valid_s=valid_s, now=now)
         self._valid_uses = valid_uses
@@ -232,14 +234,15 @@ class FakeRegistry:
         if not self._redirects:
             return await self._pouring.send(request, digest)
         # Each address is counted by itself, also where two were signed in the same instant.
-        url = signed_url(request, "localhost", self._signer, digest).update_query(serial=len(self.log))
+        url = signed_url(request, "localhost", self._signer, digest).update_query(serial=self._log.count)
         raise web.HTTPTemporaryRedirect(url)
 
     async def _signed(self, request: web.Request) -> web.StreamResponse:
         digest = asked_digest(request)
         check_signature(request, self._signer, digest)
         serial = request.query.get("serial", "")
-        self._uses[serial] += 1
+        if self._valid_uses is not None:
+            self._uses[serial] += 1
         if self._valid_uses is not None and self._uses[serial] > self._valid_uses:
             raise web.HTTPForbidden(text="the address is used up")
         if digest not in self._blobs:
@@ -282,13 +285,14 @@ async def running_fake_registry(
     valid_s: float = 1200,
     valid_uses: int | None = None,
     now: Callable[[], float] = time.time,
+    remembers: int | None = None,
 ) -> AsyncIterator[FakeRegistry]:
     """Serve an empty registry on 127.0.0.1 while the block runs.
 
     It redirects to signed addresses at localhost, valid for ``valid_s`` seconds of ``now`` and ``valid_uses``
     GETs, or without ``redirects`` gives blobs away itself, as docker-registry does.
     """
-    fake = FakeRegistry(redirects=redirects, valid_s=valid_s, valid_uses=valid_uses, now=now)
+    fake = FakeRegistry(redirects=redirects, valid_s=valid_s, valid_uses=valid_uses, now=now, remembers=remembers)
     try:
         await fake.listen(port)
         yield fake
