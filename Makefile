@@ -1,5 +1,6 @@
 # One door to everything: each target sets up what it needs by itself, on a bare Debian with Python 3.11.
 PYTHON ?= python3
+MINUTES ?= 30
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -24,8 +25,9 @@ serve: $(STAMP) ## run the mirror with ./config.yaml
 test: $(STAMP) system-test ## every test
 	$(BIN)/python -m pytest -m "not soak" --numprocesses 2 --dist loadfile
 
-soak: $(STAMP) system-test ## the long tests
+soak: $(STAMP) system-test ## the long tests, then everything at once for MINUTES=30: about 40 minutes in all
 	$(BIN)/python -m pytest -m soak --timeout=3600
+	$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
 lint: $(STAMP) ## style, types, architecture
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.soak.soak import soak
+from bench.soak.soak import Plan, soak
 
 
 def _options() -> argparse.Namespace:
@@ -40,7 +40,7 @@ def main() -> None:
     def say(sentence: str) -> None:
         watching.print(f"{time.strftime('%H:%M:%S')} {sentence}", markup=False, highlight=False, soft_wrap=True)
 
-    report = asyncio.run(soak(base, options.minutes, seed, say))
+    report = asyncio.run(soak(base, Plan.of(options.minutes), seed, say))
     if options.json:
         sys.stdout.write(report.json() + "\n")
     elif options.markdown:

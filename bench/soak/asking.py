@@ -96,7 +96,7 @@ class Asking:
         name, mode = self._at.catalog.pick(dice), dice.choice(("now", "now", "queue", "wait"))
         leaves = dice.random() < _LEAVES
         lies = name.endswith(("liar", "giant"))  # what does not fit the store cannot be kept, and is refused
-        async with self._at.session() as session, self._at.asking(Work.PULL, f"{name} {mode}", lies=lies):
+        async with self._at.session() as session, self._at.asking(Work.PULL, f"{name} {mode}", lies=lies, waits=True):
             headers = {"X-Mirror-Pull": mode}
             async with session.post(f"{self._at.url}/api/pull", json={"model": name}, headers=headers) as answer:
                 await good(answer)

@@ -3,8 +3,9 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -16,6 +17,8 @@ from bench.soak.servers import Mirror, Ollama, Program
 
 LONGEST_S = 40.0
 """The longest that anything asked may take; what is not answered by then hangs."""
+LONG_S = 150.0
+"""The same for what is done in the background meanwhile, and tried again there."""
 
 
 class Wrong(Exception):
@@ -36,24 +39,36 @@ class Gate:
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
-        self._busy = 0
+        self.busy_with: Counter[str] = Counter()
+        self._impatient: set[asyncio.Timeout] = set()
 
     async def entered(self) -> None:
         """Wait until there is work."""
         await self._open.wait()
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
+    def busy(self, what: str) -> Iterator[None]:
         """Be at work."""
-        self._busy += 1
+        self.busy_with[what] += 1
         try:
             yield
         finally:
-            self._busy -= 1
+            self.busy_with[what] -= 1
 
     def close(self) -> None:
-        """Have nobody begin anything more."""
+        """Have nobody begin anything more, and those leave who wait for what may take long."""
         self._open.clear()
+        for limit in self._impatient:
+            limit.reschedule(asyncio.get_running_loop().time())
+
+    @contextmanager
+    def leaving(self, limit: asyncio.Timeout) -> Iterator[None]:
+        """Leave once there is to be rest."""
+        self._impatient.add(limit)
+        try:
+            yield
+        finally:
+            self._impatient.discard(limit)
 
     def open(self) -> None:
         """Work again."""
@@ -67,9 +82,9 @@ class Gate:
     async def resting(self, longest_s: float) -> bool:
         """Wait until nobody is at work; False if somebody still is."""
         until = time.monotonic() + longest_s
-        while self._busy and time.monotonic() < until:  # noqa: ASYNC110  # with a deadline, which an event has not
+        while self.busy_with.total() and time.monotonic() < until:  # noqa: ASYNC110  # with a deadline, which an event has not
             await asyncio.sleep(0.05)
-        return not self._busy
+        return not self.busy_with.total()
 
 
 @dataclass
@@ -97,23 +112,25 @@ class Driver:
 
     @asynccontextmanager
     async def asking(
-        self, work: Work, what: str = "", *, lies: bool = False, longest_s: float = LONGEST_S
+        self, work: Work, what: str = "", *, lies: bool = False, waits: bool = False
     ) -> AsyncIterator[None]:
         """Count one request, and tell apart how it ends; nothing that was foreseen comes out of here.
 
-        ``lies`` says that what is asked for is itself a lie, which may fail at any time.
+        ``lies`` says that what is asked for is itself a lie, which may fail at any time; ``waits``, that it may take
+        long without anything being wrong, and is left when there is to be rest.
         """
         begun, error, detail = time.monotonic(), "", ""
         self.record.requests[work] += 1
         try:
-            async with asyncio.timeout(longest_s):
-                yield
+            async with asyncio.timeout(LONG_S if waits else LONGEST_S) as limit:
+                with self.gate.leaving(limit) if waits else nullcontext():
+                    yield
         except Left:
             self.record.done["clients that left in the middle"] += 1
         except Wrong as wrong:
             error, detail = wrong.error, wrong.detail
         except TimeoutError:
-            error = Failed.LATE
+            error = "" if waits and self.gate.closing else Failed.LATE
         except aiohttp.ClientConnectorError as problem:
             error, detail = Failed.REFUSED, str(problem)
         except (aiohttp.ClientError, ConnectionError, ValueError) as problem:

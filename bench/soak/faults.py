@@ -199,8 +199,8 @@ class Damage:
             content = bytearray(path.read_bytes())
             content[place] ^= 0xFF
             self._at.damaged.setdefault(digest, set()).add(sha256(content).hexdigest())
-            trouble = self._at.timeline.begin(Cause.DAMAGE, f"damaged: {digest[:12]}", time.monotonic())
             _flip_byte(path, place)
+            trouble = self._at.timeline.begin(Cause.DAMAGE, f"damaged: {digest[:12]}", time.monotonic())
             return _Rotten(path, digest, sha256(content).hexdigest(), place, trouble)
         return None
 

@@ -17,7 +17,8 @@ from bench.soak.servers import checked
 
 _AT_WORK = ("mirror_fill_inflight", "mirror_fill_readers", "mirror_queue_depth", "mirror_node_active", "mirror_jobs")
 _PULLING = ('mirror_pull_jobs{state="downloading"}', 'mirror_pull_jobs{state="delivering"}')
-_IDLE_WITHIN_S = 60.0
+_PATIENCE_S = 8.0
+_IDLE_WITHIN_S = 120.0
 _SETTLED_WITHIN_S = 25.0
 _CLEAN_CODES = {signal.SIGTERM: 0, signal.SIGKILL: -signal.SIGKILL}
 
@@ -67,8 +68,10 @@ class Lives:
         """Have everybody rest, and look at the mirror."""
         begun = time.monotonic()
         self._at.gate.close()
+        if not await self._at.gate.resting(_PATIENCE_S):
+            self._say(f"waiting for {+self._at.gate.busy_with}")
         if not await self._at.gate.resting(LONGEST_S + 10):
-            self._at.record.promise_broken("a request never ended", "workers did not come to rest")
+            self._at.record.promise_broken("a request never ended", str(+self._at.gate.busy_with))
         workers_s = time.monotonic() - begun
         await self._idle()
         idle_s = time.monotonic() - begun

@@ -132,7 +132,7 @@ class Soak:
         while True:
             if rests:
                 await self._at.gate.entered()
-            with self._at.gate.busy() if rests else nullcontext():
+            with self._at.gate.busy(step.__qualname__) if rests else nullcontext():
                 await step(dice)
             await asyncio.sleep(dice.uniform(0.5, 1.5) * pause_s)
 
@@ -149,7 +149,7 @@ class Soak:
             )
 
 
-async def soak(base: Path, minutes: float, seed: int, say: Say) -> Report:
+async def soak(base: Path, plan: Plan, seed: int, say: Say) -> Report:
     """Run one soak below ``base``, which is on a disk."""
     async with _programs(base, seed) as driver:
-        return await Soak(driver, Plan.of(minutes), seed, say).run()
+        return await Soak(driver, plan, seed, say).run()
