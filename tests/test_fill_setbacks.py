@@ -3,7 +3,9 @@
 import asyncio
 import http.client
 import ssl
+from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]  # the stubs are not installed
 import pytest
 from yarl import URL
 
@@ -11,8 +13,12 @@ from mirror.errors import NotFoundUpstream, RateLimited, StaleAddress, UpstreamU
 from mirror.fill.once import Once
 from mirror.fill.setbacks import Setbacks
 from mirror.upstream import Address, Transfer
+from mirror.upstream.budget import Budget
+from mirror.upstream.carrier import Carrier
 from mirror.upstream.connections import Connections
 from mirror.values import ByteRange
+from tests.fakes.registry import running_fake_registry
+from tests.support import SOON_S, add_blob, eventually, upstream
 
 DOWN = UpstreamUnavailable("down")
 
@@ -126,6 +132,45 @@ def test_a_transfer_is_shortened_only_where_nothing_was_asked_for_yet() -> None:
     assert transfer.claim(300) == 0
     transfer.stop()
     assert transfer.span == ByteRange(100, 400)
+
+
+async def test_connections_that_no_transfer_comes_after_are_closed_too(tmp_path: Path) -> None:
+    """After a night of pulls there would be dozens of them, ended by the other side, until the next night."""
+    async with running_fake_registry(redirects=False) as fake, upstream(tmp_path, fake.url) as up:
+        content, digest = add_blob(fake, 1000)
+        address = await up.locate("library/m", digest, len(content))
+        into = bytearray(len(content))
+
+        def sink(offset: int, piece: bytes) -> None:
+            into[offset : offset + len(piece)] = piece
+
+        async def as_before() -> bool:
+            return _open_to(fake.url) == before
+
+        carrier = Carrier(
+            threads=1,
+            connect_timeout_s=SOON_S,
+            stall_timeout_s=SOON_S,
+            budget=Budget(None),
+            ahead=Budget(None),
+            tls=ssl.create_default_context(),
+            idle_s=0.3,
+        )
+        before = _open_to(fake.url)
+        try:
+            transfer = Transfer(ByteRange(0, len(content)), sink, urgent=lambda: True)
+            await carrier.carry(address, transfer, up.guard)
+            assert _open_to(fake.url) == before + 1
+            await eventually(as_before)
+        finally:
+            carrier.close()
+    assert bytes(into) == content
+
+
+def _open_to(url: str) -> int:
+    """How many connections this process has to a server."""
+    connections = psutil.Process().net_connections("tcp")
+    return sum(bool(one.raddr) and one.raddr.port == URL(url).port for one in connections)
 
 
 def test_idle_connections_are_kept_for_a_while_and_not_too_many() -> None:

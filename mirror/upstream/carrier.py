@@ -4,6 +4,7 @@ Measured on plain HTTP this costs half the processor time of the same bytes pass
 (docs/decisions/0001-threads-carry-bytes.md).
 """
 
+import asyncio
 import http.client
 import select
 import socket
@@ -18,7 +19,7 @@ from mirror.threads import in_thread
 from mirror.upstream.addresses import Guard
 from mirror.upstream.answers import refusal
 from mirror.upstream.budget import Budget
-from mirror.upstream.connections import Address, Connections, proxy_headers
+from mirror.upstream.connections import IDLE_S, Address, Connections, proxy_headers
 from mirror.upstream.transfer import Transfer
 from mirror.values import ByteRange, InvalidRange
 from mirror.values.http_range import parse_content_range, range_header
@@ -41,8 +42,12 @@ class Carrier:
         budget: Budget,
         ahead: Budget,
         tls: ssl.SSLContext,
+        idle_s: float = IDLE_S,
     ) -> None:
-        """``budget`` is for everything, ``ahead`` besides for transfers while they are not urgent."""
+        """``budget`` is for everything, ``ahead`` besides for transfers while they are not urgent.
+
+        Connections that nobody has used for ``idle_s`` are closed soon after.
+        """
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="carrier")
         self._most = threads
         self._at_work: set[Transfer] = set()
@@ -52,8 +57,10 @@ class Carrier:
         self._budget = budget
         self._ahead = ahead
         self._connections = Connections(
-            most=threads, connect_timeout_s=connect_timeout_s, stall_timeout_s=stall_timeout_s, tls=tls
+            most=threads, connect_timeout_s=connect_timeout_s, stall_timeout_s=stall_timeout_s, tls=tls, idle_s=idle_s
         )
+        self._idle_s = idle_s
+        self._tidying: asyncio.TimerHandle | None = None
 
     async def carry(self, address: Address, transfer: Transfer, guard: Guard) -> None:
         """Bring in the range, or as much of it as comes; ``transfer.at`` tells how far it got.
@@ -70,11 +77,24 @@ class Carrier:
         finally:
             self._in_line.discard(transfer)
             transfer.stop()
+            self._tidy_in_time()
 
     def close(self) -> None:
         """End the idle connections and let the threads go."""
+        if self._tidying is not None:
+            self._tidying.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._connections.close()
+
+    def _tidy_in_time(self) -> None:
+        """See to it that the last connections are closed too: no transfer comes after them that would."""
+        if self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(self._idle_s, self._tidy)
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        if self._connections.tidy():
+            self._tidy_in_time()
 
     def _carry(self, address: Address, transfer: Transfer, guard: Guard) -> None:
         self._in_line.discard(transfer)

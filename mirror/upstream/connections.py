@@ -14,7 +14,7 @@ from yarl import URL
 from mirror.errors import MirrorError, UpstreamUnavailable
 from mirror.upstream.addresses import Guard
 
-_IDLE_S = 15.0
+IDLE_S = 15.0
 """Routers forget connections without telling, and servers end them soon after this."""
 
 
@@ -35,7 +35,10 @@ class Address:
 
 
 class Connections:
-    """Open connections by where they lead, idle ones for some seconds and at most ``most``. Any thread."""
+    """Open connections by where they lead, idle ones for ``idle_s`` and at most ``most``. Any thread.
+
+    Nothing here keeps an eye on the time: who wants them closed in time has to ``tidy``.
+    """
 
     def __init__(
         self,
@@ -45,8 +48,10 @@ class Connections:
         stall_timeout_s: float,
         tls: ssl.SSLContext,
         now: Callable[[], float] = time.monotonic,
+        idle_s: float = IDLE_S,
     ) -> None:
         self._most = most
+        self._idle_s = idle_s
         self._connect_timeout_s = connect_timeout_s
         self._stall_timeout_s = stall_timeout_s
         self._tls = tls
@@ -57,7 +62,7 @@ class Connections:
 
     def reused(self, address: Address) -> http.client.HTTPConnection | None:
         """Take the idle connection that was used last and leads there, if there is one."""
-        self._tidy()
+        self.tidy()
         with self._lock:
             for index in range(len(self._idle) - 1, -1, -1):
                 if self._idle[index][1] == address.route:
@@ -68,12 +73,12 @@ class Connections:
         """Put a connection by that waits for its next request."""
         with self._lock:
             self._idle.append((self._now(), address.route, connection))
-        self._tidy()
+        self.tidy()
 
     def close(self) -> None:
         """End the idle ones, and from now on all that become so."""
         self._closed = True
-        self._tidy()
+        self.tidy()
 
     def open(self, address: Address, guard: Guard) -> http.client.HTTPConnection:
         """Connect, through the proxy where there is one. Raises UpstreamUnavailable, ForbiddenAddress."""
@@ -101,15 +106,16 @@ class Connections:
         connection.sock.settimeout(self._stall_timeout_s)
         return connection
 
-    def _tidy(self) -> None:
-        """Close what is idle for too long or too many."""
+    def tidy(self) -> bool:
+        """Close what is idle for too long or too many; say whether any are left."""
         with self._lock:
-            oldest = self._now() - _IDLE_S
+            oldest = self._now() - self._idle_s
             fresh = [] if self._closed else [one for one in self._idle if one[0] >= oldest][-self._most :]
             gone = [one for one in self._idle if one not in fresh]
             self._idle = fresh
         for *_, connection in gone:
             connection.close()
+        return bool(fresh)
 
 
 def proxy_headers(proxy: URL) -> dict[str, str]:
