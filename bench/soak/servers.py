@@ -142,11 +142,12 @@ class Mirror(Program):
         """Look at the process; ``tasks`` is what it says of itself."""
         assert self.process is not None
         process = psutil.Process(self.process.pid)
-        folder = Path(f"/proc/{self.process.pid}/fd")
+        ours = int(self.address.rpartition(":")[2])
         kinds: Counter[str] = Counter()
-        for one in list(folder.iterdir()) if folder.is_dir() else []:
+        sockets = {one.fd: _leads(one, ours) for one in process.net_connections("tcp")}
+        for one in list(Path(f"/proc/{self.process.pid}/fd").iterdir()):
             try:
-                kinds[_kind(os.readlink(one))] += 1
+                kinds[sockets.get(int(one.name)) or _kind(os.readlink(one))] += 1
             except OSError:  # closed meanwhile
                 continue
         return Figures(
@@ -170,6 +171,13 @@ async def checked(mirror: Mirror, *arguments: str) -> tuple[int, str]:
     async with asyncio.timeout(_START_S):
         out, err = await process.communicate()
     return process.returncode or 0, (out + err).decode("utf-8", "replace")
+
+
+def _leads(connection: Any, ours: int) -> str:
+    """Say where a connection leads: from a client, or to which port."""
+    if connection.laddr.port == ours:
+        return f"socket from clients, {connection.status}"
+    return f"socket to {connection.raddr.port if connection.raddr else 'nobody'}, {connection.status}"
 
 
 def _kind(target: str) -> str:
