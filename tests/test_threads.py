@@ -1,6 +1,10 @@
 """Blocking work off the loop is never left running unseen."""
 
 import asyncio
+import platform
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +14,26 @@ import pytest
 from mirror.threads import in_thread
 
 PATIENCE_S = 10
+HEAPS = """
+import ctypes, sys, threading
+from mirror.threads import share_heaps
+if sys.argv[1] == "shared":
+    share_heaps()
+meet, held = threading.Barrier(9), []
+def work():
+    meet.wait()
+    held.append([bytearray(10_000) for _ in range(100)])
+    meet.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for one in threads: one.start()
+meet.wait(); meet.wait()
+for one in threads: one.join()
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, out)
+libc.fflush(out)
+"""
 
 
 @pytest.fixture
@@ -109,3 +133,15 @@ async def test_work_that_has_not_begun_is_never_begun_after_a_cancel(threads: Th
             await waiting
         first.let_go.set()
     assert not second.begun.is_set()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has a heap for each thread")
+def test_threads_share_two_heaps() -> None:
+    """A heap for each thread is never given back: a mirror under load had half as much memory again."""
+
+    def heaps(how: str) -> int:
+        said = subprocess.run([sys.executable, "-c", HEAPS, how], capture_output=True, text=True, check=True).stdout
+        return len(re.findall("<heap nr", said))
+
+    assert heaps("shared") <= 2
+    assert heaps("apart") > 2

@@ -21,6 +21,7 @@ from mirror.app.supervisor import Supervisor
 from mirror.config import Settings, not_yet
 from mirror.listen import Door
 from mirror.registry import Senders
+from mirror.threads import share_heaps
 from mirror.upstream.addresses import is_public
 from mirror.web import Gate
 
@@ -54,6 +55,7 @@ async def serve(
     Raises:
         SettingsError, StoreBusy, StoreUnusable: it could not start.
     """
+    share_heaps()
     stop, supervisor = asyncio.Event(), Supervisor.of(os.environ)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
