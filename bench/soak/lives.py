@@ -134,6 +134,7 @@ class Lives:
     async def _examine(self, ending: signal.Signals) -> None:
         """Look at the store that is left, as the next start finds it."""
         self._damage.heal()
+        self._at.mirror.write()  # the last word may have been settings that cannot be
         for command in (("verify",), ("doctor", "--json")):
             code, said = await checked(self._at.mirror, *command)
             if code and not _only_the_upstream(command, said):
