@@ -314,3 +314,15 @@ async def test_a_node_leaves_when_it_is_stopped_and_comes_back(tmp_path: Path) -
             return (await job(them.at))[0] == 200
 
         await eventually(answers)
+
+
+async def test_a_job_goes_on_to_the_ollama_of_the_settings_as_soon_as_there_is_a_node(tmp_path: Path) -> None:
+    """One Ollama alone is never asked what it has; when the first node comes, which is nowhere, nobody knows it yet."""
+    async with fronted(tmp_path, hub__enabled=True) as at:
+        gone = {"node_id": "gone", "ipv4": "127.0.0.1", "port": free_port(), "models": ["m:latest"]}
+        assert (await asked(at.client, "/nodes/heartbeat", gone))[0] == 200
+
+        status, said = await job(at)
+
+        assert (status, said["done"]) == (200, True), said
+        assert at.ollama.troubles.of("/api/generate")

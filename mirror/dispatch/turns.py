@@ -166,10 +166,15 @@ class Turns:
     async def elsewhere(self, turn: Turn) -> Member:
         """Give up a member that failed, and wait, before all others of the same user, for one that was not tried.
 
+        Where none is known that could, the others are asked once more what they have: an Ollama that was alone until a
+        moment ago has never been asked.
+
         Raises NowhereToRun, AllDown: there is none; NoTurn. The turn stays on the member that it had.
         """
         waiting = turn.place.item
         wanted = replace(waiting.wanted, tried=waiting.wanted.tried | {turn.member.id})
+        if not self._pool.possible(wanted):
+            await self._pool.look_again()
         self._insist(wanted)
         waiting.wanted, waiting.given = wanted, asyncio.get_running_loop().create_future()
         failed = turn.member
