@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from fnmatch import fnmatchcase
 
 _MOST = 2000
 
@@ -48,6 +47,7 @@ _ANSWERING = (Work.ANSWER, Work.JOB, Work.PROMPT, Work.BATCH)
 _UNREACHABLE = ("status 429", "status 502", "status 503", "status 504")
 
 FORESEEN: tuple[tuple[Cause, tuple[Work, ...], tuple[str, ...]], ...] = (
+    (Cause.LIE, _FETCHING, ("status 502", Failed.BROKEN, Failed.SAID)),
     (Cause.RESTART, tuple(Work), (Failed.REFUSED, Failed.BROKEN, Failed.SAID)),
     # A mirror that has just begun has not looked at its Ollamas yet, and one that ends gives no more turns.
     (Cause.RESTART, _ANSWERING, ("status 502", "status 503")),
@@ -57,11 +57,10 @@ FORESEEN: tuple[tuple[Cause, tuple[Work, ...], tuple[str, ...]], ...] = (
     (Cause.OLLAMA, _ANSWERING, ("status 500", *_UNREACHABLE, Failed.BROKEN, Failed.SAID, Failed.LATE)),
     # What was fetched is then delivered to an Ollama.
     (Cause.OLLAMA, (Work.PULL,), (Failed.SAID, Failed.LATE, "status 500", "status 502")),
-    (Cause.DAMAGE, (Work.BLOB, Work.ADMIN), (Failed.BROKEN, "status 502")),
+    (Cause.DAMAGE, (Work.BLOB, Work.ADMIN), (Failed.BROKEN,)),
     (Cause.DAMAGE, (Work.PULL, Work.ADMIN), (Failed.SAID,)),
-    (Cause.LIE, _FETCHING, ("status 502", Failed.BROKEN, Failed.SAID)),
 )
-"""Cause, what was asked, and how that may fail then; ``*`` stands for anything."""
+"""Cause, what was asked, and how that may fail then; the first that fits is taken for the cause."""
 
 GRACE_S = {Cause.RESTART: 3.0, Cause.UPSTREAM: 6.0, Cause.OLLAMA: 6.0, Cause.DAMAGE: 10.0, Cause.LIE: 0.0}
 """How long a cause is felt after its end: waits before further tries, answers that are held to be true for a while."""
@@ -109,6 +108,6 @@ def foreseen(work: Work, error: str, causes: Iterable[Cause]) -> Cause | None:
     """Return the cause that explains this error of this work, None where none of them does."""
     there = set(causes)
     for cause, works, errors in FORESEEN:
-        if cause in there and work in works and any(fnmatchcase(error, one) for one in errors):
+        if cause in there and work in works and error in errors:
             return cause
     return None

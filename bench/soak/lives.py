@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import aiohttp
 
-from bench.soak.causes import Cause
+from bench.soak.causes import Cause, Trouble
 from bench.soak.driver import LONGEST_S, Driver
 from bench.soak.faults import Damage
 from bench.soak.record import Figures, Life
@@ -31,6 +31,7 @@ class Lives:
         self._damage = damage
         self._say = say
         self._settle_s = settle_s
+        self._away: Trouble | None = None
 
     async def life(self, seconds: float, rests: int, ending: signal.Signals, dice: random.Random) -> None:
         """Let the mirror live for so long, with so many rests between, and end it while it works."""
@@ -52,6 +53,8 @@ class Lives:
         begun = time.monotonic()
         await self._at.mirror.start()
         self._at.up = True
+        if self._away is not None:
+            self._away.ended = time.monotonic()
         self._at.gate.open()
         self._say(f"life {len(self._at.record.lives)}: serves after {time.monotonic() - begun:.1f} s")
 
@@ -117,19 +120,19 @@ class Lives:
     async def _end(self, life: Life, ending: signal.Signals) -> None:
         life.ending = ending.name
         self._at.record.endings[ending.name] += 1
-        with self._at.trouble(Cause.RESTART, f"restart by {ending.name}"):
-            self._at.up = False
-            self._at.mirror.send(ending)
-            try:
-                code = await self._at.mirror.gone()
-            except TimeoutError:
-                self._at.record.promise_broken("the mirror did not stop", ending.name)
-                code = _CLEAN_CODES[ending]
-            if code != _CLEAN_CODES[ending]:
-                self._at.record.promise_broken("the mirror ended badly", f"{ending.name} gave {code}")
-            for line in self._at.mirror.errors():
-                self._at.record.promise_broken("errors in the log", line[:2000])
-            await self._examine(ending)
+        self._away = self._at.timeline.begin(Cause.RESTART, f"restart by {ending.name}", time.monotonic())
+        self._at.up = False
+        self._at.mirror.send(ending)
+        try:
+            code = await self._at.mirror.gone()
+        except TimeoutError:
+            self._at.record.promise_broken("the mirror did not stop", ending.name)
+            code = _CLEAN_CODES[ending]
+        if code != _CLEAN_CODES[ending]:
+            self._at.record.promise_broken("the mirror ended badly", f"{ending.name} gave {code}")
+        for line in self._at.mirror.errors():
+            self._at.record.promise_broken("errors in the log", line[:2000])
+        await self._examine(ending)
 
     async def _examine(self, ending: signal.Signals) -> None:
         """Look at the store that is left, as the next start finds it."""

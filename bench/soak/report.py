@@ -1,6 +1,7 @@
 """What a soak has to say at its end: a table for people, one for documents, JSON for programs."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ MOST_GROWTH = 48_000_000
 """Bytes by which the longest life may have grown from its first rest to its last: what a heap is torn up by."""
 
 Row = tuple[str, str, str]
+_ARTICLE = {Cause.UPSTREAM: "an", Cause.OLLAMA: "an"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Report:
         yield "bytes of blobs read", f"{record.bytes_read / 1e9:.2f} GB", ""
         yield "blobs read whole and hashed", f"{record.blobs_checked:,}", ""
         yield "**wrong bytes**", str(record.wrong), "0"
-        yield "blobs damaged at rest, of which found, gone or put back", f"{self.damaged}, {self.found}", "all"
+        found = f"{self.found} found or gone, {self.damaged - self.found} put back at an end"
+        yield "blobs damaged at rest", f"{self.damaged}: {found}", "all found"
         yield "… read damaged before the scrub came by", str(record.damaged_served), ""
         yield "blobs of unproven ranges that the client's own check refused", str(record.unproven_refused), ""
         for what, count in sorted(record.done.items()):
@@ -53,10 +56,12 @@ class Report:
         record = self.record
         yield "faults, restarts and damage on purpose", f"{record.faults.total() + self.damaged:,}", ""
         for cause in Cause:
-            kinds = [(work, error, count) for (why, work, error), count in record.errors.items() if why is cause]
-            if kinds:
-                said = ", ".join(f"{work}: {error} {count:,}" for work, error, count in sorted(kinds))
-                yield f"errors by a {cause}", f"{sum(count for _, _, count in kinds):,} ({said})", ""
+            kinds: Counter[str] = Counter()
+            for (why, _, error), count in record.errors.items():
+                kinds[error] += count if why is cause else 0
+            if kinds.total():
+                said = ", ".join(f"{error} {count:,}" for error, count in kinds.most_common() if count)
+                yield f"errors by {_ARTICLE.get(cause, 'a')} {cause}", f"{kinds.total():,}: {said}", ""
         yield "**errors that nothing explains**", str(record.unforeseen.total()), "0"
         yield "**other promises broken**", str(record.broken.total()), "0"
 

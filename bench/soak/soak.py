@@ -32,13 +32,17 @@ _TELL_S = 5.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a soak is: lives of about ``life_s`` in ``short_s``, and then one of ``long_s``."""
+    """How long a soak is: lives of about ``life_s`` in ``short_s``, and then one of ``long_s``.
+
+    ``rests`` is how often everybody rests in the long one, ``short_rests`` in each of the others; two show leaks.
+    """
 
     short_s: float
     life_s: float
     long_s: float
     rests: int
     settle_s: float
+    short_rests: int = 2
 
     @classmethod
     def of(cls, minutes: float) -> "Plan":
@@ -95,13 +99,13 @@ class Soak:
             for error in errors.exceptions:
                 self._at.record.tell(str(error))
         self._damage.heal()
-        return Report(self._at.record, time.monotonic() - begun, self._seed, self._damage.done, self._damage.done)
+        return Report(self._at.record, time.monotonic() - begun, self._seed, self._damage.done, self._damage.found)
 
     async def _all_lives(self, begun: float) -> None:
         dice, plan = random.Random(self._at.dice.random()), self._plan
         while time.monotonic() - begun < plan.short_s:
             ending = dice.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
-            await self._lives.life(plan.life_s * dice.uniform(0.5, 1.5), 2, ending, dice)
+            await self._lives.life(plan.life_s * dice.uniform(0.5, 1.5), plan.short_rests, ending, dice)
         await self._lives.life(plan.long_s, plan.rests, signal.SIGTERM, dice)
 
     def _everybody(self) -> list[tuple[Step, float, bool]]:
