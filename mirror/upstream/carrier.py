@@ -28,6 +28,8 @@ _READ_BYTES = 256 << 10
 """What a thread claims before it waits, and so cannot be relieved of, which holds up readers of a slow connection."""
 _GATHERED_BYTES = 1 << 20
 """What it passes on at once where more bytes are there already: each piece has its price, and TLS gives out 16 KiB."""
+_TIMES = 3
+"""How often connections are looked at in the time for which they are kept, so that they end soon after it."""
 
 
 class Carrier:
@@ -89,7 +91,7 @@ class Carrier:
     def _tidy_in_time(self) -> None:
         """See to it that the last connections are closed too: no transfer comes after them that would."""
         if self._tidying is None:
-            self._tidying = asyncio.get_running_loop().call_later(self._idle_s, self._tidy)
+            self._tidying = asyncio.get_running_loop().call_later(self._idle_s / _TIMES, self._tidy)
 
     def _tidy(self) -> None:
         self._tidying = None
