@@ -141,7 +141,7 @@ async def test_connections_that_no_transfer_comes_after_are_closed_too(tmp_path:
         address = await up.locate("library/m", digest, len(content))
         into = bytearray(len(content))
 
-        def sink(offset: int, piece: bytes) -> None:
+        def sink(offset: int, piece: bytes | memoryview) -> None:
             into[offset : offset + len(piece)] = piece
 
         async def as_before() -> bool:

@@ -15,6 +15,7 @@ class Cause(StrEnum):
     OLLAMA = "Ollama fault"
     DAMAGE = "damaged blob"
     LIE = "manifest that lies"
+    SENDER = "killed sender"
 
 
 class Work(StrEnum):
@@ -58,11 +59,20 @@ FORESEEN: tuple[tuple[Cause, tuple[Work, ...], tuple[str, ...]], ...] = (
     # What was fetched is then delivered to an Ollama.
     (Cause.OLLAMA, (Work.PULL,), (Failed.SAID, Failed.LATE, "status 500", "status 502")),
     (Cause.DAMAGE, (Work.BLOB, Work.ADMIN), (Failed.BROKEN,)),
+    # What was read from the process that sends is cut off; who asks again gets the rest.
+    (Cause.SENDER, (Work.BLOB,), (Failed.BROKEN,)),
     (Cause.DAMAGE, (Work.PULL, Work.ADMIN), (Failed.SAID,)),
 )
 """Cause, what was asked, and how that may fail then; the first that fits is taken for the cause."""
 
-GRACE_S = {Cause.RESTART: 3.0, Cause.UPSTREAM: 6.0, Cause.OLLAMA: 6.0, Cause.DAMAGE: 10.0, Cause.LIE: 0.0}
+GRACE_S = {
+    Cause.RESTART: 3.0,
+    Cause.UPSTREAM: 6.0,
+    Cause.OLLAMA: 6.0,
+    Cause.DAMAGE: 10.0,
+    Cause.LIE: 0.0,
+    Cause.SENDER: 2.0,
+}
 """How long a cause is felt after its end: waits before further tries, answers that are held to be true for a while."""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil  # type: ignore[import-untyped]  # the stubs are not installed
 
 from bench.soak.causes import Cause, Trouble
 from bench.soak.driver import Driver
@@ -73,7 +74,7 @@ class Faults:
 
     async def above(self, dice: random.Random) -> None:
         """Have one thing go wrong with the registry for some seconds."""
-        await self._calm(dice, Cause.UPSTREAM)
+        await self._calm(dice)
         if self._at.gate.closing:
             return
         if dice.random() < 0.15:
@@ -90,7 +91,7 @@ class Faults:
 
     async def behind(self, dice: random.Random) -> None:
         """Have one thing go wrong with one of the Ollamas, or have it die and come back."""
-        await self._calm(dice, Cause.OLLAMA)
+        await self._calm(dice)
         if self._at.gate.closing:
             return
         one, name = dice.choice(((self._at.ollama, "Ollama"), (self._at.node, "node")))
@@ -107,7 +108,17 @@ class Faults:
             await self._while_wrong(dice)
             await _told(one, "DELETE")
 
-    async def _calm(self, dice: random.Random, _: Cause) -> None:
+    async def beside(self, dice: random.Random) -> None:
+        """Kill a process that sends blobs for the mirror (server.workers)."""
+        await self._calm(dice)
+        helpers = self._at.mirror.helpers() if self._at.up else []
+        if not helpers or self._at.gate.closing:
+            return
+        with self._wrong(Cause.SENDER, "sender: killed"), suppress(psutil.NoSuchProcess):
+            dice.choice(helpers).kill()
+            await asyncio.sleep(0.2)
+
+    async def _calm(self, dice: random.Random) -> None:
         await self._until(time.monotonic() + dice.uniform(*self.calm_s))
 
     async def _while_wrong(self, dice: random.Random) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import aiohttp
+import psutil  # type: ignore[import-untyped]  # the stubs are not installed
 
 from bench.soak.causes import Cause, Trouble
 from bench.soak.driver import LONGEST_S, Driver
@@ -18,6 +19,7 @@ from bench.soak.servers import checked
 _AT_WORK = ("mirror_fill_inflight", "mirror_fill_readers", "mirror_queue_depth", "mirror_node_active", "mirror_jobs")
 _PULLING = ('mirror_pull_jobs{state="downloading"}', 'mirror_pull_jobs{state="delivering"}')
 _PATIENCE_S = 8.0
+_HELPERS_END_S = 5.0
 _IDLE_WITHIN_S = 120.0
 _SETTLED_WITHIN_S = 25.0
 _CLEAN_CODES = {signal.SIGTERM: 0, signal.SIGKILL: -signal.SIGKILL}
@@ -122,6 +124,7 @@ class Lives:
         self._at.record.endings[ending.name] += 1
         self._away = self._at.timeline.begin(Cause.RESTART, f"restart by {ending.name}", time.monotonic())
         self._at.up = False
+        helpers = self._at.mirror.helpers()
         self._at.mirror.send(ending)
         try:
             code = await self._at.mirror.gone()
@@ -130,6 +133,9 @@ class Lives:
             code = _CLEAN_CODES[ending]
         if code != _CLEAN_CODES[ending]:
             self._at.record.promise_broken("the mirror ended badly", f"{ending.name} gave {code}")
+        left = await asyncio.to_thread(_left_over, helpers)
+        if left:
+            self._at.record.promise_broken("a process was left over", f"{ending.name}: {left}")
         for line in self._at.mirror.errors():
             self._at.record.promise_broken("errors in the log", line[:2000])
         await self._examine(ending)
@@ -142,6 +148,12 @@ class Lives:
             code, said = await checked(self._at.mirror, *command)
             if code and not _only_the_upstream(command, said):
                 self._at.record.promise_broken(f"an unclean store after {ending.name}", f"{command[0]}: {said[-1500:]}")
+
+
+def _left_over(helpers: list[psutil.Process]) -> list[str]:
+    """Return those that are still there some seconds later."""
+    _, alive = psutil.wait_procs(helpers, timeout=_HELPERS_END_S)
+    return [str(one) for one in alive]
 
 
 async def metrics(url: str) -> dict[str, float]:

@@ -138,6 +138,13 @@ class Mirror(Program):
         self._seen += len(whole)
         yield from (line for line in whole.decode("utf-8", "replace").splitlines() if _is_error(line))
 
+    def helpers(self) -> list[psutil.Process]:
+        """Return the processes that it has begun."""
+        try:
+            return list(psutil.Process(self.process.pid).children(recursive=True)) if self.process else []
+        except psutil.NoSuchProcess:
+            return []
+
     def at_rest(self, tasks: int) -> Figures:
         """Look at the process; ``tasks`` is what it says of itself."""
         assert self.process is not None
@@ -198,7 +205,7 @@ def _is_error(line: str) -> bool:
 def _settings(base: Path, port: int, upstream: str, ollama: str) -> dict[str, dict[str, Any]]:
     """Return settings in which everything that happens once a day happens every few seconds."""
     return {
-        "server": {"host": "127.0.0.1", "port": port, "shutdown": "2s"},
+        "server": {"host": "127.0.0.1", "port": port, "shutdown": "2s", "workers": 2},
         "listen": {"idle_timeout": "10s"},
         "cache": {
             "directory": str(base / "store"),

@@ -127,6 +127,7 @@ class Soak:
             (minding.reload, 8.0, True),
             (faults.above, 0.1, True),
             (faults.behind, 0.1, True),
+            (faults.beside, 6.0, True),
             (self._damage.harm, 3.0, True),
         ]
 
