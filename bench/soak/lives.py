@@ -21,7 +21,8 @@ _PULLING = ('mirror_pull_jobs{state="downloading"}', 'mirror_pull_jobs{state="de
 _PATIENCE_S = 8.0
 _HELPERS_END_S = 5.0
 _IDLE_WITHIN_S = 120.0
-_SETTLED_WITHIN_S = 25.0
+_SETTLED_WITHIN_S = 75.0
+"""A repair that the scrub begins while all rest opens connections again, which are kept for a while."""
 _CLEAN_CODES = {signal.SIGTERM: 0, signal.SIGKILL: -signal.SIGKILL}
 
 

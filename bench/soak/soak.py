@@ -28,6 +28,8 @@ Say = Callable[[str], None]
 _LONG = 1 / 3
 """The share of the time that one life has at the end, so that growth would show."""
 _TELL_S = 5.0
+_IDLE_S = 22.0
+"""After so long idle connections have been closed on every side, and what is still open is held."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Plan:
         seconds = minutes * 60
         long_s = seconds * _LONG
         life_s = min(50.0, max(5.0, seconds / 12))
-        return cls(seconds - long_s, life_s, long_s, max(2, min(10, int(long_s / 40))), min(12.0, life_s / 4))
+        return cls(seconds - long_s, life_s, long_s, max(2, min(6, int(long_s / 40))), min(_IDLE_S, life_s / 2))
 
 
 @asynccontextmanager
