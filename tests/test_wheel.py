@@ -58,7 +58,13 @@ async def test_a_mirror_installed_from_it_serves_its_pages(wheel: Path, tmp_path
     try:
         url = (await process.stdout.readline()).decode().split()[-1]
         async with aiohttp.ClientSession(headers={"Accept": "text/html"}) as session:
-            for path in ("/", "/mirror/models", "/mirror/setup", "/mirror/static/mirror.css"):
+            for path in (
+                "/",
+                "/mirror/models",
+                "/mirror/setup",
+                "/mirror/static/mirror.css",
+                "/mirror/v1/openapi.json",
+            ):
                 async with session.get(url + path) as answer:
                     assert answer.status == 200, path
     finally:

@@ -24,6 +24,7 @@ from mirror.web import (
     EventsFace,
     Looked,
     Metrics,
+    OpenApiFace,
     QueueFace,
     RollbackFace,
     SetupFace,
@@ -92,6 +93,7 @@ def application(parts: Parts, ways: Ways, access: Access, senders: Senders) -> w
     faces: list[Face] = [
         access,
         setup,
+        OpenApiFace(),
         *_faces(parts, ways.data, access, senders),
         *_faces_that_look(parts, metrics, pages),
     ]

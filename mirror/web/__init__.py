@@ -7,6 +7,7 @@ from mirror.web.gate import Gate
 from mirror.web.hiding import hidden_from, hides
 from mirror.web.keys_face import KeysFace
 from mirror.web.metrics import Looked, Metrics
+from mirror.web.openapi import OpenApiFace
 from mirror.web.queue_desk import QueueDesk
 from mirror.web.queue_face import QueueFace
 from mirror.web.rollback_face import RollbackFace
@@ -24,6 +25,7 @@ __all__ = [
     "KeysFace",
     "Looked",
     "Metrics",
+    "OpenApiFace",
     "QueueDesk",
     "QueueFace",
     "RollbackFace",

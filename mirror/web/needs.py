@@ -69,6 +69,7 @@ TABLE = (
     Route("/prompts", _READ, Scope.API, counted=True),
     Route("/prompts/", None, Scope.API, counted=True),
     Route("/list", _READ, Scope.API, counted=True),
+    Route("/mirror/v1/openapi.json", _READ, Special.NOTHING),
     Route("/mirror/v1/models", _READ, Special.LOOKING, counted=True),
     Route("/mirror/v1/models/", _READ, Special.LOOKING, counted=True),
     Route("/mirror/v1/store", _READ, Special.LOOKING, counted=True),
@@ -90,10 +91,15 @@ _MANIFEST = Route("/v2/", _READ, Scope.PULL, counted=True)
 def route_of(request: web.BaseRequest) -> Route:
     """Return the row for a request. ``path_safe`` is what aiohttp's router goes by: both see the same path."""
     path, method = request.rel_url.path_safe, request.method
-    if path.startswith("/v2/") and method in _READ and path != "/v2/token":
-        return _MANIFEST if path.rpartition("/")[0].endswith("/manifests") else _BLOB
     if path == "/" and method in _READ and "text/html" in request.headers.get("Accept", ""):
         return _HOME_AS_PAGE
+    return row_of(path, method)
+
+
+def row_of(path: str, method: str) -> Route:
+    """Return the row for a method of a path, as programs ask for it."""
+    if path.startswith("/v2/") and method in _READ and path != "/v2/token":
+        return _MANIFEST if path.rpartition("/")[0].endswith("/manifests") else _BLOB
     return next((one for one in TABLE if one.meets(path, method)), _ELSE)
 
 
