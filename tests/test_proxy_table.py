@@ -75,6 +75,9 @@ async def test_no_other_path_reaches_the_backend(path: str, tmp_path: Path) -> N
         ("GET", "/api/chat", "POST"),
         ("PUT", f"/api/blobs/sha256:{'0' * 64}", "POST, HEAD"),
         ("DELETE", "/v1/chat/completions", "POST"),
+        ("PUT", "/v1/batches", "GET, HEAD, POST"),
+        ("DELETE", "/api/v1/prompt/1/status", "GET, HEAD"),
+        ("POST", "/api/queue", "DELETE, GET, HEAD"),
     ],
 )
 async def test_another_method_is_answered_as_ollama_does(method: str, path: str, methods: str, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class ApiFace:
 
     async def unknown(self, request: web.Request) -> web.StreamResponse:
         """Answer what is no route as Ollama does (gin's default texts): 405 where another method would be one."""
-        methods = allowed(request.rel_url.path_safe)
+        methods = allowed(request.rel_url.path_safe) or await _of_others(request)
         if not methods:
             return web.Response(status=404, text="404 page not found")
         return web.Response(status=405, text="405 method not allowed", headers={"Allow": ", ".join(methods)})
@@ -126,6 +126,12 @@ class ApiFace:
     async def _body(self, request: web.Request) -> bytes:
         """Read the body of a request that only names a model."""
         return await body_of(request, min(self._max_body, _LARGEST_NAMING))
+
+
+async def _of_others(request: web.Request) -> tuple[str, ...]:
+    """Return the methods of a path below /api or /v1 that is another face's."""
+    found = [(await one.resolve(request))[1] for one in request.app.router.resources()]
+    return tuple(sorted(method for methods in found for method in methods if method != "*"))
 
 
 def _reply(request: web.Request, error: MirrorError | web.HTTPNotFound) -> web.Response:
