@@ -64,5 +64,7 @@ def answering(handler: Handler) -> Handler:
             return await handler(request)
         except (MirrorError, Invalid) as error:
             return problem_of(error)
+        except web.HTTPRequestEntityTooLarge as error:
+            return problem(413, "Content Too Large", error.text or "the request is too large")
 
     return answer

@@ -17,7 +17,10 @@ from mirror.web.steps import pull_steps, wish_steps
 
 _ADD = '{"name": "llama3.2"}'
 _ACT = '{"job": "llama3.2:latest"}'
+_MOVE = '{"job": "llama3.2:latest", "position": 1}'
+_NOTHING = "{}"
 _MOST = 1000
+_LARGEST_PRIORITY = 1000
 
 
 class QueueFace:
@@ -62,7 +65,10 @@ class QueueFace:
 
     async def add(self, request: web.Request) -> web.StreamResponse:
         """Want a model before others, or, with ``at_once``, without waiting for a window: for admins."""
-        return await self._added(request, await body_of(request, _ADD, name=str, priority=int, at_once=bool))
+        body = await body_of(request, _ADD, name=str, priority=int, at_once=bool)
+        if abs(body.get("priority", 0)) > _LARGEST_PRIORITY:  # the database has no room for just any number
+            raise BadRequest(str(body["priority"])[:20], f"priority: -{_LARGEST_PRIORITY} to {_LARGEST_PRIORITY}")
+        return await self._added(request, body)
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         """Fetch a model at once, and deliver it to the Ollamas that want it.
@@ -78,6 +84,18 @@ class QueueFace:
         wish = Wish(name, caller.user, caller.who, limited=not Scope.ADMIN.within(caller.scopes))
         steps = wish_steps(self._desk.wishes, self._desk.worker, wish, stays=self._keeps_filling)
         return await lines(request, steps)
+
+    async def _order(self, request: web.Request, action: str) -> dict[str, Any]:
+        """Return what an action is about: all of the queue, a job, or a job and its place."""
+        if action in ("pause", "resume", "run"):
+            return await body_of(request, _NOTHING)
+        if action == "move":
+            body = await body_of(request, _MOVE, job=str, position=int)
+        else:
+            body = await body_of(request, _ACT, job=str)
+        if "job" not in body:
+            raise BadRequest("no job", _ACT)
+        return body
 
     async def _added(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         if "name" not in body:
@@ -95,9 +113,7 @@ class QueueFace:
 
     def _acting(self, action: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def act(request: web.Request) -> web.StreamResponse:
-            body = await body_of(request, _ACT, job=str, position=int)
-            if action not in ("pause", "resume", "run") and "job" not in body:
-                raise BadRequest("no job", _ACT)
+            body = await self._order(request, action)
             return web.json_response(await self._desk.act(action, body.get("job", ""), body.get("position")))
 
         return act

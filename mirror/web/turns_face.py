@@ -59,7 +59,7 @@ class TurnsFace:
         """Give a user another share."""
         body = await body_of(request, _WEIGHT, user=str, weight=(int, float))
         weight = body.get("weight")
-        if not body.get("user") or weight is None or isinstance(weight, bool) or not 0 < weight <= 1000:
+        if not body.get("user") or weight is None or not 0 < weight <= 1000:
             raise BadRequest(str(body), _WEIGHT)
         self._turns.weigh(body["user"], float(weight))
         return web.json_response(self._view(request))
