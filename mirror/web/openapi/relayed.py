@@ -25,7 +25,8 @@ def relayed(said: Mapping[str, Any], tag: str) -> Iterator[tuple[str, str, Opera
 
 def _operation(row: Passed, method: str, said: Mapping[str, Any], tag: str) -> Operation:
     form = _FORMS.get(row.path, "ollama" if row.path.startswith("/api/") else "openai")
-    answers = {200: {"description": "As Ollama answers.", "content": _ANY}, "default": _OTHERS}
+    content = {} if said.get("empty") else {"content": _ANY}
+    answers = {200: {"description": "As Ollama answers.", **content}, "default": _OTHERS}
     further = said.get("errors", [])
     whole: dict[str, Any] = {**said, "answers": answers, "errors": [*_ERRORS, *further]}
     if row.path in GENERATING:
