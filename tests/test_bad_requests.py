@@ -1,5 +1,6 @@
-"""Requests of the admin API that nobody means: each is refused by a problem, and nothing has happened."""
+"""Requests that nobody means, found by schemathesis: refused in the form of their face, and nothing has happened."""
 
+import asyncio
 import io
 import json
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from mirror.app.pages import queue_desk
 from tests.behind import asked, closed
 from tests.fakes.registry import running_fake_registry
 from tests.support import mirrored
 
 NEVER: dict[str, Any] = {"pulls__windows": []}
+PROBLEM = "application/problem+json; charset=utf-8"
 MOVE = "/mirror/v1/queue/move"
 
 
@@ -62,3 +65,40 @@ async def test_a_body_that_is_too_large_is_a_problem(tmp_path: Path) -> None:
         ) as answer:
             assert (answer.status, answer.content_type) == (413, "application/problem+json")
             assert json.loads(await answer.read())["status"] == 413
+
+
+@pytest.mark.parametrize("path", ["nope", "models/m%0An", "queue/", "keys/a%7Bb"])
+async def test_what_is_no_path_is_a_problem(path: str, tmp_path: Path) -> None:
+    """It was plain text, where programs read JSON; a name with a line break is matched by no route."""
+    async with running_fake_registry() as fake, mirrored(tmp_path, fake) as (_, client):
+        answer = await client.get(f"/mirror/v1/{path}", method="DELETE")
+        assert (answer.status, answer.headers["Content-Type"]) == (404, PROBLEM)
+        assert "openapi.json" in json.loads(answer.body)["detail"]
+
+
+async def test_another_method_is_a_problem_that_says_which(tmp_path: Path) -> None:
+    """With Allow (RFC 9110 §15.5.6)."""
+    async with running_fake_registry() as fake, mirrored(tmp_path, fake) as (_, client):
+        answer = await client.get("/mirror/v1/store/pins", method="DELETE")
+        assert (answer.status, answer.headers["Content-Type"]) == (405, PROBLEM)
+        assert answer.headers["Allow"] == "GET, HEAD, POST"
+
+
+async def test_a_name_with_a_line_break_is_an_error_of_registries(tmp_path: Path) -> None:
+    """Below /v2 every error is one."""
+    async with running_fake_registry() as fake, mirrored(tmp_path, fake) as (_, client):
+        answer = await client.get("/v2/library/m%0An/manifests")
+        assert (answer.status, json.loads(answer.body)["errors"][0]["code"]) == (404, "NAME_INVALID")
+
+
+async def test_a_job_that_ends_while_all_are_hurried_is_no_error(tmp_path: Path) -> None:
+    """Whoever asks for all of the queue has not asked for the job that has just come to an end."""
+    async with running_fake_registry() as fake, mirrored(tmp_path, fake, **NEVER) as (running, client):
+        for name in ("a", "b", "c"):
+            await asked(client, "/mirror/v1/queue", {"name": name})
+        queue = running.parts.queue
+        second = queue.jobs[1]
+        async with asyncio.TaskGroup() as group:
+            hurried = group.create_task(queue_desk(running.parts).act("run", "", None))
+            group.create_task(queue.cancel(second.id))
+        assert second.id not in {job["id"] for job in hurried.result()["jobs"]}

@@ -25,6 +25,7 @@ from mirror.web import (
     Looked,
     Metrics,
     OpenApiFace,
+    OtherPaths,
     QueueFace,
     RollbackFace,
     SetupFace,
@@ -102,6 +103,7 @@ def application(parts: Parts, ways: Ways, access: Access, senders: Senders) -> w
         app.add_routes(face.routes())
     watching = EventsFace(parts.events, parts.watch, parts.admission)
     app.add_routes(watching.routes())
+    app.add_routes(OtherPaths().routes())
     app.on_shutdown.append(watching.end)
     if settings.hub.enabled:
         app.add_routes(_hub(parts).routes())

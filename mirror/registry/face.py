@@ -61,7 +61,7 @@ class RegistryFace:
             web.get("/v2", self._base),
             web.get("/v2/_catalog", _answering(self._manifests.catalog, "NAME_UNKNOWN")),
             web.get(f"{model}/tags/list", _answering(self._manifests.tags, "NAME_UNKNOWN")),
-            web.route("*", "/v2/{rest:.*}", self._nothing),
+            web.route("*", r"/v2/{rest:[\s\S]*}", self._nothing),
         ]
 
     def _reading(self, handler: Handler, unknown: str) -> Handler:

@@ -8,6 +8,7 @@ from mirror.web.hiding import hidden_from, hides
 from mirror.web.keys_face import KeysFace
 from mirror.web.metrics import Looked, Metrics
 from mirror.web.openapi import OpenApiFace
+from mirror.web.other_paths import OtherPaths
 from mirror.web.queue_desk import QueueDesk
 from mirror.web.queue_face import QueueFace
 from mirror.web.rollback_face import RollbackFace
@@ -26,6 +27,7 @@ __all__ = [
     "Looked",
     "Metrics",
     "OpenApiFace",
+    "OtherPaths",
     "QueueDesk",
     "QueueFace",
     "RollbackFace",

@@ -1,8 +1,10 @@
 """What is done to the queue of pulls; the same for the admin API and for commands."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from mirror.errors import NoSuchJob
 from mirror.fill import Tags
 from mirror.pulls import Job, Pace, Queue, Wish, Wishes, Worker
 from mirror.values import Invalid, ModelName
@@ -53,7 +55,8 @@ class QueueDesk:
                 await self.queue.pause(paused=action == "pause")
             case "run":
                 for job in self.queue.jobs:
-                    await self.queue.hurry(job.id)
+                    with suppress(NoSuchJob):  # it has come to an end in this moment
+                        await self.queue.hurry(job.id)
             case "cancel":
                 return {"job": self._view(await self.queue.cancel(self._reference(reference)))}
             case "now":
