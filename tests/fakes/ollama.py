@@ -19,6 +19,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from mirror.ollama import error_body
 from mirror.values import InvalidDigest, InvalidModelName
 from tests.fakes.ollama_api import Api, error
 from tests.fakes.ollama_folder import ModelsFolder
@@ -107,11 +108,11 @@ class FakeOllama:
         try:
             return await handler(request)
         except InvalidModelName:
-            return error(400, "invalid model name")
+            return _refused(request, "invalid model name")
         except InvalidDigest:
-            return error(400, "invalid digest format")
-        except (KeyError, TypeError, ValueError) as wrong:
-            return error(400, f"a body that cannot be: {wrong}")
+            return _refused(request, "invalid digest format")
+        except (AttributeError, KeyError, TypeError, ValueError) as wrong:
+            return _refused(request, f"a body that cannot be: {wrong}")
 
     async def _lines(
         self, request: web.Request, lines: AsyncIterator[dict[str, Any]], *, sse: bool = False
@@ -148,6 +149,11 @@ class FakeOllama:
     async def _show_log(self, _: web.Request) -> web.StreamResponse:
         rows = [{**asdict(one), "body": one.body.decode("utf-8", "replace")} for one in self.asked]
         return web.json_response(rows)
+
+
+def _refused(request: web.Request, said: str) -> web.Response:
+    """Return a 400 in the shape of the face that was asked."""
+    return web.json_response(error_body(request.path, 400, said), status=400)
 
 
 def _reset(request: web.Request) -> None:

@@ -26,7 +26,7 @@ def forms(said: Mapping[str, Mapping[str, Any]], tag: str) -> Iterator[tuple[str
 
 def _fields(one: Mapping[str, Any]) -> dict[str, Any]:
     token = {"type": "string", "description": "What the page had for its forms."}
-    fields = {name: {"type": "string", "minLength": 1} for name in one["fields"]}
+    fields = {name: {"type": "string", "minLength": 1, **said} for name, said in one["fields"].items()}
     fields |= {name: {"type": "string"} for name in one.get("may", ())}
     schema = {"type": "object", "required": [TOKEN, *one["fields"]], "properties": {TOKEN: token, **fields}}
     return {"also": {"application/x-www-form-urlencoded": {"schema": schema}}}
