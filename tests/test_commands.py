@@ -173,7 +173,8 @@ async def test_config_show_says_where_each_value_comes_from(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "prefetch", "list", "show", "rm", "verify", "demo", "config show", "completion", "top"]
+    "command",
+    ["serve", "prefetch", "list", "show", "rm", "verify", "demo", "config show", "completion", "top", "api schema"],
 )
 async def test_every_command_explains_itself_with_an_example(command: str) -> None:
     """Help is where people look first."""

@@ -13,7 +13,7 @@ import schemathesis
 from mirror.access import Scope
 from mirror.proxy.table import TABLE
 from mirror.web.needs import Special, row_of
-from mirror.web.openapi import METHODS, catch_alls_of, document, routes_of
+from mirror.web.openapi import METHODS, catch_alls_of, document, reference, routes_of
 from tests.access import made
 from tests.behind import fronted
 from tests.fakes.registry import running_fake_registry
@@ -122,6 +122,13 @@ def test_relayed_routes_are_those_of_the_table() -> None:
             body = paths[row.path][method.lower()].get("requestBody", {"content": {}})["content"]
             said = body.get("application/json", {}).get("schema", {}).get("properties", {})
             assert tuple(said) == (row.names if "multipart/form-data" not in body else ()), row.path
+
+
+def test_the_page_is_of_the_document() -> None:
+    """As `mirror api reference` prints it, with every route."""
+    page = (Path(__file__).parents[1] / "docs" / "http-api.md").read_text()
+    assert page == reference(), "mirror api reference > docs/http-api.md"
+    assert all(f"`{method.upper()} {path}`" in page for path, method, _ in operations() if method != "head")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

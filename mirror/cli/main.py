@@ -3,6 +3,7 @@
 import click
 
 from mirror import __version__
+from mirror.cli.api import api
 from mirror.cli.bench import bench
 from mirror.cli.carrying import export_models, import_models
 from mirror.cli.completion import completion
@@ -58,6 +59,6 @@ for command in (
     *(export_models, import_models),
     *(pulls, key),
     *(users, backends, node, top),
-    *(status, config, setup, tls, doctor, demo, bench, completion),
+    *(status, config, api, setup, tls, doctor, demo, bench, completion),
 ):
     main.add_command(command)
