@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve test soak lint format docs bench system-test system-bench lock clean
+.PHONY: help venv demo serve test soak lint format docs bench image system-test system-bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,10 @@ format: $(STAMP) ## rewrite the code in the house style
 bench: $(STAMP) system-bench ## ratios against nginx, docker-registry and the upstream itself, as tables and a picture
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group bench
 	$(BIN)/python -m bench --plot build/bench.svg --json build/bench.json $(ARGS)
+
+image: ## build the image without a registry of images, and run it as it would be run
+	scripts/system-packages buildah debootstrap iproute2
+	scripts/image
 
 system-test:
 	scripts/system-packages docker-registry skopeo nginx-light chromium prometheus tmux postgresql
