@@ -114,8 +114,24 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.transport.abort()
 
 
-def certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """Make a CA and a certificate of it for localhost; return the CA's file and what a server needs."""
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
+def certificates(folder: Path, *, named: bool = True) -> tuple[Path, ssl.SSLContext]:
+    """Make a CA and a certificate of it for localhost; return the CA's file and what a server needs.
+
+    They name their keys, as Python's own clients want it from 3.13 on (RFC 5280 §4.2.1.1), unless ``named`` is false.
+    """
     now = datetime.now(UTC)
 
     def certificate(subject: str, key: ec.EllipticCurvePrivateKey, issuer: str) -> x509.CertificateBuilder:
@@ -133,6 +149,11 @@ def certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
     ca = certificate("test CA", ca_key, "test CA").add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
     names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
     leaf = certificate("localhost", key, "test CA").add_extension(names, False)
+    if named:
+        ca = ca.add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), False)
+        ca = ca.add_extension(_SIGNS, True)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+        leaf = leaf.add_extension(issuer, False)
     ca_file, chain = folder / "ca.pem", folder / "server.pem"
     ca_file.write_bytes(ca.sign(ca_key, hashes.SHA256()).public_bytes(Encoding.PEM))
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -126,9 +126,10 @@ async def test_days_are_those_of_utc(tmp_path: Path, clock: Clock) -> None:
             ledger.hear(BytesFetched(DIGEST, 5))
             await ledger.flush()
             clock.now += timedelta(seconds=20)
-    with create_engine(f"sqlite:///{file}").connect() as connection:
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.connect() as connection:
         rows = connection.execute(text("SELECT day, fetched_bytes FROM traffic ORDER BY day")).all()
-        connection.engine.dispose()
+    engine.dispose()
     assert [tuple(row) for row in rows] == [("2026-03-28", 5), ("2026-03-29", 5)]
 
 

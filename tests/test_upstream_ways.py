@@ -107,9 +107,10 @@ async def test_a_proxy_that_refuses_is_an_error_of_the_upstream(
                     await carried(up, through, bytearray(SIZE))
 
 
-async def test_the_environments_ca_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Companies that look into TLS have one of their own."""
-    ca, tls = certificates(tmp_path)
+@pytest.mark.parametrize("named", [True, False])
+async def test_the_environments_ca_is_trusted(named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Companies that look into TLS have one of their own, whatever it leaves out, with every version of Python."""
+    ca, tls = certificates(tmp_path, named=named)
     async with running_fake_registry(redirects=False) as fake, tls_front(fake.url, tls) as url:
         with pytest.raises(UpstreamUnavailable, match="certificate"):
             await whole_model(fake, url, tmp_path, retry_attempts=0)
