@@ -71,11 +71,15 @@ class StoreError(MirrorError):
 
 
 class StoreBusy(StoreError):
-    """Another process holds the store. ``holder`` says which; ``url`` is where it listens, if it serves."""
+    """Another process holds the store. ``holder`` says which; ``url`` is where it listens, if it serves.
 
-    def __init__(self, holder: str, url: str | None) -> None:
+    ``pid`` is its number, as far as its own container goes; None of an older version.
+    """
+
+    def __init__(self, holder: str, url: str | None, pid: int | None = None) -> None:
         self.holder = holder
         self.url = url
+        self.pid = pid
         super().__init__(f"the store is in use by {holder}")
 
 

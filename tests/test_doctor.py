@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 
 from mirror.app.doctor import Finding, Verdict, effects, examine
+from mirror.app.doctor.service import descriptors
 from mirror.app.neighbours import Neighbour, installed, running
 from mirror.app.serve import running_mirror
 from mirror.config import Settings
+from mirror.db import open_database
+from mirror.db.tables import SCHEMA_VERSION
+from tests.fakes.ollama import running_fake_ollama
 from tests.fakes.registry import running_fake_registry
-from tests.net import answering
+from tests.net import answering, free_port
 from tests.process import mirror
 from tests.stored import NAME, WEIGHTS, files, keep, made, opened
 from tests.support import eventually, settings
@@ -48,7 +52,8 @@ async def test_a_mirror_that_is_well_has_no_warning_and_is_left_as_it_was(tmp_pa
     async with running_fake_registry() as fake:
         seen = await found(settings(tmp_path, fake.url, upstreams=()))
     assert {one.verdict for one in seen.values()} == {OK}
-    assert seen.keys() == {"store", "state", "room", "leftovers", "settings", "ca", "dns", "upstream", "clock"}
+    own = {"store", "state", "room", "leftovers", "settings", "ca", "database", "files"}
+    assert seen.keys() == own | {"dns", "upstream", "clock"}
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -235,3 +240,50 @@ async def test_the_command_ends_with_1_where_there_is_a_problem(tmp_path: Path) 
     assert " -> check the network" in line
     said = (await mirror("doctor", "--help")).out
     assert "Examples:" in said
+
+
+async def test_the_database_is_looked_at_and_left_as_it_is(tmp_path: Path) -> None:
+    """None yet, one that is well, one that is damaged, a server that does not answer."""
+    said = offline(tmp_path)
+    file = said.cache.state_directory / "mirror.db"
+    file.parent.mkdir()
+    assert (await found(said))["database"].said.startswith("there is none yet")
+    await (await open_database(None, file)).dispose()
+    before = {path: path.stat().st_mtime_ns for path in (file, file.parent)}
+    assert (await found(said))["database"] == Finding("database", OK, f"can be read; its schema is {SCHEMA_VERSION}")
+    assert {path: path.stat().st_mtime_ns for path in (file, file.parent)} == before
+    file.write_bytes(b"no database " * 500)
+    assert (await found(said))["database"].verdict is WARNING
+    away = offline(tmp_path, database__url=f"postgresql+asyncpg://mirror@127.0.0.1:{free_port()}/mirror")
+    assert (await found(away))["database"].verdict is PROBLEM
+
+
+async def test_a_log_that_cannot_be_written_and_too_few_files_are_said(tmp_path: Path) -> None:
+    """Of the process that runs, where one does: its limit is the unit's and not the shell's."""
+    nowhere = await found(offline(tmp_path, logging__file=tmp_path / "no" / "mirror.log"))
+    assert nowhere["log"].verdict is PROBLEM
+    assert (await found(offline(tmp_path, logging__file=tmp_path / "mirror.log")))["log"].verdict is OK
+    few = await asyncio.create_subprocess_exec("sh", "-c", "ulimit -n 600 && exec sleep 60")
+    try:
+        for wanted, verdict in ((16, OK), (4096, WARNING)):
+            said = settings(tmp_path, "http://127.0.0.1:9", listen__max_connections=wanted)
+
+            async def is_so(said: Settings = said, verdict: Verdict = verdict) -> bool:
+                return descriptors(said, few.pid).verdict is verdict
+
+            await eventually(is_so)
+    finally:
+        few.terminate()
+        await few.wait()
+
+
+async def test_each_ollama_that_is_named_is_asked(tmp_path: Path) -> None:
+    """One that answers, and one that is not there; where the settings say auto there may be none."""
+    async with running_fake_ollama(tmp_path / "ollama") as ollama:
+        away = f"http://127.0.0.1:{free_port()}"
+        said = offline(tmp_path, proxy__backends=[ollama.url, away])
+        findings = [one async for one in examine(said, ()) if one.matter == "ollama"]
+        assert [one.verdict for one in findings] == [OK, PROBLEM]
+        assert "is Ollama" in findings[0].said
+        assert away in findings[1].said
+    assert "ollama" not in await found(offline(tmp_path))

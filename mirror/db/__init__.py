@@ -4,7 +4,7 @@ It holds what may be lost: no model depends on it, and it may be deleted at any 
 """
 
 from mirror.db.batch import write_or_put_back
-from mirror.db.engine import in_transaction, open_database
+from mirror.db.engine import in_transaction, look_at_database, open_database
 from mirror.db.history import Meaning, TagHistory
 from mirror.db.ledger import Ledger, ModelUse, Traffic
 from mirror.db.tallies import Tallies, Tally
@@ -18,6 +18,7 @@ __all__ = [
     "Tally",
     "Traffic",
     "in_transaction",
+    "look_at_database",
     "open_database",
     "write_or_put_back",
 ]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import structlog
 from sqlalchemy import URL, Connection, event, inspect, text
@@ -55,6 +56,29 @@ async def open_database(url: str | None, file: Path) -> AsyncEngine:
         return await _opened(_sqlite(file))
     except DatabaseError as error:
         raise SettingsError("database.url", f"cannot open {file}: {_said(error)}", "default") from error
+
+
+async def look_at_database(url: str | None, file: Path) -> str | None:
+    """Return the version of the schema, None where there is no database yet. Changes nothing, also beside the file.
+
+    A file must be nobody else's meanwhile, and have been closed: its log is not read.
+
+    Raises:
+        SettingsError: it cannot be opened or is damaged.
+    """
+    if url is None:
+        if not await asyncio.to_thread(file.exists):
+            return None
+        url = f"sqlite+aiosqlite:///file:{quote(str(file))}?mode=ro&immutable=1&uri=true"
+    engine: AsyncEngine | None = None
+    try:
+        engine = create_async_engine(url)
+        return await in_transaction(engine, lambda connection: connection.run_sync(_version))
+    except (SQLAlchemyError, OSError, ImportError) as error:
+        raise SettingsError("database.url", f"cannot read the database: {_said(error)}", "settings") from error
+    finally:
+        if engine is not None:
+            await engine.dispose()
 
 
 async def in_transaction(
@@ -150,6 +174,14 @@ def _migrate(connection: Connection) -> None:
         connection.execute(text("INSERT INTO alembic_version VALUES (:version)"), {"version": SCHEMA_VERSION})
     elif connection.scalar(text("SELECT version_num FROM alembic_version")) != SCHEMA_VERSION:
         upgrade(connection)
+
+
+def _version(connection: Connection) -> str | None:
+    if connection.dialect.name == "sqlite":
+        _check(connection)
+    if "alembic_version" not in inspect(connection).get_table_names():
+        return None
+    return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
 
 
 def _check(connection: Connection) -> None:

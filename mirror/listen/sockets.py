@@ -80,10 +80,15 @@ def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
     return sock
 
 
+def files_for(most: int) -> int:
+    """Return how many open files so many connections may take, and all else of the mirror."""
+    return most * _PER_CONNECTION + _OTHERS
+
+
 def room_for(most: int) -> int:
     """Return how many connections there may be, at most ``most``, raising this process's limit of files for them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = most * _PER_CONNECTION + _OTHERS
+    wanted = files_for(most)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -44,7 +44,7 @@ class StoreLock:
     def announce(self, url: str | None) -> None:
         """Say in the file where this holder listens. On a full disk nothing is said; the lock holds all the same."""
         self._url = url
-        said = json.dumps({"holder": self._holder, "url": url}).encode()
+        said = json.dumps({"holder": self._holder, "url": url, "pid": os.getpid()}).encode()
         try:
             os.pwrite(self._fd, said, 0)
             os.ftruncate(self._fd, len(said))
@@ -110,6 +110,7 @@ def _locked(fd: int) -> bool:
 def _busy(fd: int) -> StoreBusy:
     try:
         said = json.loads(os.pread(fd, _LONGEST, 0))
-        return StoreBusy(str(said["holder"]), said["url"])
-    except (OSError, ValueError, KeyError, TypeError):
+        pid = said.get("pid")
+        return StoreBusy(str(said["holder"]), said["url"], pid if type(pid) is int else None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return StoreBusy("another process", None)

@@ -8,6 +8,7 @@ from mirror.app.doctor.disk import folders, leftovers, room
 from mirror.app.doctor.finding import Finding, Verdict
 from mirror.app.doctor.network import upstreams
 from mirror.app.doctor.served import served
+from mirror.app.doctor.service import database, descriptors, log_file, ollamas
 from mirror.app.doctor.sharing import also_from, known, sharing
 from mirror.app.neighbours import Neighbour
 from mirror.config import NOT_YET, Settings, not_yet
@@ -36,6 +37,12 @@ async def examine(settings: Settings, neighbours: Iterable[Neighbour] | None = N
         yield finding
     running = holder(layout.state / "lock")
     serves_at = running.url if running is not None else None
+    yield await database(settings, layout.state, running=running is not None)
+    yield descriptors(settings, running.pid if running is not None else None)
+    for finding in log_file(settings):
+        yield finding
+    async for finding in ollamas(settings):
+        yield finding
     if serves_at is not None:
         said, seal = settings.security.api_key, Seal.of_commands(layout.state)
         key = said.get_secret_value() if said is not None else seal.local_token if seal is not None else None
