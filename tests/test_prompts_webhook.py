@@ -5,10 +5,11 @@ import json
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import structlog
@@ -146,9 +147,9 @@ async def ending(
         await engine.dispose()
 
 
-async def end(prompts: Prompts, url: str) -> str:
+async def end(prompts: Prompts, url: str, user: str = "ann") -> str:
     """Have a prompt completed; its id."""
-    prompt = await prompts.ask(parse_prompt({"prompt": "say", "webhook": url}, "m"), "ann")
+    prompt = await prompts.ask(parse_prompt({"prompt": "say", "webhook": url}, "m"), user)
     await prompts.ended(prompt, State.COMPLETED, result="so")
     return prompt.id
 
@@ -161,7 +162,8 @@ async def test_what_was_not_taken_is_told_again(statuses: tuple[int, ...], tmp_p
         await receiver.until(lambda: len(receiver.posts) == 3)
 
         async def nothing_is_left() -> bool:
-            return await ends.untold() == []
+            now = prompts.now()
+            return not await ends.due(now) and await ends.next_after(now) is None
 
         await eventually(nothing_is_left)
         assert [(one.path, one.headers["X-Mirror-Delivery"]) for one in receiver.posts] == [("/here", id_)] * 3
@@ -180,6 +182,39 @@ async def test_a_silent_receiver_holds_up_no_other(tmp_path: Path) -> None:
         assert len(silent.posts) < 40
 
 
+async def test_many_silent_ports_of_one_user_leave_places_for_others(tmp_path: Path) -> None:
+    """Each of them is a receiver of its own, and together they are one machine's and one user's."""
+    async with AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(receiving(*[0] * 100)) for _ in range(12)]
+        receiver = await stack.enter_async_context(receiving())
+        prompts, _ = await stack.enter_async_context(ending(tmp_path, hosts=("127.0.0.1", "localhost")))
+        for one in silent:
+            for _ in range(4):
+                await end(prompts, one.url, "mallory")
+        for _ in range(5):
+            await end(prompts, receiver.url.replace("127.0.0.1", "localhost"), "ann")
+        async with asyncio.timeout(0.4):  # less than the time for one answer
+            await receiver.until(lambda: len(receiver.posts) == 5)
+
+
+async def test_thousands_that_are_due_hide_nobody_elses(tmp_path: Path) -> None:
+    """Users come in turn, and the receivers of one."""
+    engine = await open_database(None, tmp_path / "db")
+    try:
+        prompts, ends = Prompts(engine, 100_000, 1 << 30), Ends(engine)
+        await prompts.load()
+        for number in range(1200):
+            await end(prompts, f"http://dead.example/{number % 2}", "mallory")
+        for url, user in (("http://late.example/", "mallory"), ("http://b.example/", "ann")):
+            await end(prompts, url, user)
+        first = await ends.due(prompts.now() + timedelta(seconds=1))
+        assert {one.user for one in first[:2]} == {"mallory", "ann"}
+        assert {urlsplit(one.url).hostname for one in first[:5]} == {"dead.example", "late.example", "b.example"}
+        assert len(first) == 500
+    finally:
+        await engine.dispose()
+
+
 async def test_what_was_not_told_is_kept_and_told_by_the_next_life(tmp_path: Path) -> None:
     """Whatever its age."""
     async with receiving(500) as receiver:
@@ -187,11 +222,11 @@ async def test_what_was_not_told_is_kept_and_told_by_the_next_life(tmp_path: Pat
             id_ = await end(prompts, receiver.url)
 
             async def is_put_off() -> bool:
-                return [one.tries for one in await ends.untold()] == [1]
+                return [one.tries for one in await ends.due(prompts.now() + timedelta(hours=2))] == [1]
 
             await eventually(is_put_off)
             assert await prompts.forget_before(prompts.now() + timedelta(days=1)) == 0
-            (one,) = await ends.untold()
+            (one,) = await ends.due(prompts.now() + timedelta(hours=2))
             await ends.later(one, prompts.now())
         async with ending(tmp_path) as (prompts, _), asyncio.timeout(SOON_S):
             await receiver.until(lambda: len(receiver.posts) == 2)

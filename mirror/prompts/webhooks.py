@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
@@ -16,15 +16,42 @@ from mirror.prompts.prompt import InvalidPrompt, Prompt, PromptsUnusable, State
 from mirror.prompts.prompts import Prompts
 from mirror.prompts.reading import status_view
 from mirror.prompts.untold import Ends, Untold
-from mirror.pulls import Clock, Posting
+from mirror.pulls import Clock, Posting, until_or
 from mirror.upstream.addresses import PublicAddresses
 
 log = structlog.get_logger(__name__)
 
 _WAITS_S = (1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21_600.0)
-_AT_ONCE, _OF_ONE_HOST = 16, 2
+_AT_ONCE, _OF_ONE_USER, _OF_ONE_HOST, _OF_ONE_RECEIVER = 16, 8, 6, 2
+"""How many are told at the same time: in all, for one user, at one host, and at one port of it."""
 _AGAIN_S = 5.0
 _RESOLVING_S = 5.0
+
+
+class Places:
+    """How many tell at the same time, so that no user, host or receiver in trouble takes every place."""
+
+    def __init__(self, telling: Iterable[Untold]) -> None:
+        self._users, self._hosts, self._receivers = Counter[str](), Counter[str](), Counter[str]()
+        for one in telling:
+            self._take(one)
+
+    def taken_by(self, one: Untold) -> bool:
+        """Take a place; False where there is none for it."""
+        free = (
+            self._users.total() < _AT_ONCE
+            and self._users[one.user] < _OF_ONE_USER
+            and self._hosts[_name(one)] < _OF_ONE_HOST
+            and self._receivers[_host(one)] < _OF_ONE_RECEIVER
+        )
+        if free:
+            self._take(one)
+        return free
+
+    def _take(self, one: Untold) -> None:
+        self._users[one.user] += 1
+        self._hosts[_name(one)] += 1
+        self._receivers[_host(one)] += 1
 
 
 class Webhooks:
@@ -51,7 +78,7 @@ class Webhooks:
         self._addresses = addresses
         self._clock = clock
         self._waits_s = waits_s
-        self._tasks: dict[str, str] = {}
+        self._tasks: dict[str, Untold] = {}
         self._tried_since: set[str] = set()
         self._changed = asyncio.Event()
         prompts.watchers.append(self._hear)
@@ -76,11 +103,11 @@ class Webhooks:
                 self._changed.clear()
                 self._tried_since.clear()
                 now = self._clock.now()
-                untold = await self._untold(now)
-                for one in self._due(untold, now):
-                    self._tasks[one.id] = _host(one)
+                due, again_at = await self._untold(now)
+                for one in self._begun(due):
+                    self._tasks[one.id] = one
                     group.create_task(self._tell(session, one), name=f"webhook of {one.id}")
-                await self._wait(min((one.at for one in untold if one.at > now), default=None))
+                await until_or(self._clock, again_at, self._changed)
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
@@ -94,33 +121,20 @@ class Webhooks:
         if prompt.webhook is not None:
             self._changed.set()
 
-    async def _untold(self, now: datetime) -> list[Untold]:
+    async def _untold(self, now: datetime) -> tuple[list[Untold], datetime | None]:
+        """Return what is due, and when to look again though nothing has changed."""
         try:
-            return await self._ends.untold()
+            return await self._ends.due(now), await self._ends.next_after(now)
         except PromptsUnusable as error:
             log.warning("ends of prompts not told", problem=str(error))
-            return [Untold("", "", 0, now + timedelta(seconds=_AGAIN_S))]
+            return [], now + timedelta(seconds=_AGAIN_S)
 
-    def _due(self, untold: Sequence[Untold], now: datetime) -> list[Untold]:
-        """Return those that are to be told now, a few at once and fewer of one receiver.
-
-        What was tried while they were read is not what was read any more.
-        """
-        hosts = Counter(self._tasks.values())
-        found: list[Untold] = []
-        for one in untold:
-            free = len(self._tasks) + len(found) < _AT_ONCE and hosts[_host(one)] < _OF_ONE_HOST
-            if one.at <= now and free and one.id not in self._tasks and one.id not in self._tried_since:
-                hosts[_host(one)] += 1
-                found.append(one)
-        return found
-
-    async def _wait(self, instant: datetime | None) -> None:
-        async with asyncio.TaskGroup() as group:
-            waits = [group.create_task(self._changed.wait()), group.create_task(self._clock.until(instant))]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for one in waits:
-                one.cancel()
+    def _begun(self, due: Sequence[Untold]) -> list[Untold]:
+        """Return those that are to be told now. What was tried while they were read is not what was read any more."""
+        places = Places(self._tasks.values())
+        return [
+            one for one in due if one.id not in self._tasks and one.id not in self._tried_since and places.taken_by(one)
+        ]
 
     async def _tell(self, session: aiohttp.ClientSession, one: Untold) -> None:
         """Try once, and note what came of it."""
@@ -166,6 +180,10 @@ class Webhooks:
 
 def _host(one: Untold) -> str:
     return urlsplit(one.url).netloc
+
+
+def _name(one: Untold) -> str:
+    return urlsplit(one.url).hostname or ""
 
 
 def _port(url: str) -> int:

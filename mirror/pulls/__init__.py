@@ -3,7 +3,7 @@
 Touches the database, and the network: the Ollamas that models are delivered to, and a webhook.
 """
 
-from mirror.pulls.clock import Clock, WallClock, local_zone
+from mirror.pulls.clock import Clock, WallClock, local_zone, until_or
 from mirror.pulls.delivery import Deliveries
 from mirror.pulls.destinations import Destinations
 from mirror.pulls.following import followed
@@ -35,4 +35,5 @@ __all__ = [
     "Worker",
     "followed",
     "local_zone",
+    "until_or",
 ]
