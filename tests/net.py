@@ -101,6 +101,31 @@ async def tls_front(url: str, tls: ssl.SSLContext) -> AsyncIterator[str]:
         yield f"https://localhost:{port}"
 
 
+@asynccontextmanager
+async def narrow_front(port: int, passed: int) -> AsyncIterator[tuple[int, asyncio.Event, asyncio.Event]]:
+    """Take connections for ``port`` and hold each after so many bytes of answers, wherever in a record that is.
+
+    Yields the port, what is set once one is held, and what lets all go on.
+    """
+    held, on = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_pipe(reader, there[1]))
+            left = passed
+            while left and (chunk := await there[0].read(left)):
+                writer.write(chunk)
+                left -= len(chunk)
+            held.set()
+            await on.wait()
+            group.create_task(_pipe(there[0], writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1")
+    async with server:
+        yield server.sockets[0].getsockname()[1], held, on
+
+
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         with suppress(OSError):

@@ -1,5 +1,6 @@
 """The way to an upstream: proxies and trust, as the environment has it."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from mirror.upstream.connections import proxy_for
 from mirror.upstream.tls import client_context
 from mirror.values import ByteRange
 from tests.fakes.registry import FakeRegistry, running_fake_registry
-from tests.net import answering, certificates, forward_proxy, listening, tls_front
-from tests.support import add_blob, carried, upstream
+from tests.net import answering, certificates, forward_proxy, listening, narrow_front, tls_front
+from tests.support import SOON_S, add_blob, carried, upstream
 
 NAME = "library/m"
 SIZE = 600_000
@@ -172,3 +173,30 @@ def test_trust_is_in_the_systems_cas_when_nothing_else_is_said() -> None:
     context = client_context()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
+
+
+async def test_connections_that_stop_in_the_middle_of_a_record_hold_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few threads may gather at once, and none of them while it has to wait."""
+    ca, tls = certificates(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+    async with running_fake_registry(redirects=False) as fake, tls_front(fake.url, tls) as url:
+        content, digest = add_blob(fake, SIZE)
+        async with (
+            narrow_front(URL(url).port or 0, SIZE // 2 + 7) as (port, held, on),
+            upstream(tmp_path, url, retry_attempts=0, stall_timeout=SOON_S) as up,
+            asyncio.TaskGroup() as group,
+        ):
+            located = await up.locate(NAME, digest, SIZE)
+            narrow = type(located)(located.url.with_port(port), SIZE, located.headers)
+            got = [bytearray(SIZE) for _ in range(6)]
+            late = [group.create_task(carried(up, narrow, into)) for into in got]
+            await held.wait()
+            await asyncio.sleep(0.2)
+            into = bytearray(SIZE)
+            await carried(up, located, into)
+            assert into == content
+            assert not any(one.done() for one in late)
+            on.set()
+    assert got == [content] * 6

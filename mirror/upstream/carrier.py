@@ -6,7 +6,7 @@ Measured on plain HTTP this costs half the processor time of the same bytes pass
 
 import asyncio
 import http.client
-import select
+import os
 import socket
 import ssl
 import threading
@@ -28,6 +28,8 @@ _READ_BYTES = 256 << 10
 """What a thread claims before it waits, and so cannot be relieved of, which holds up readers of a slow connection."""
 _GATHERED_BYTES = 1 << 20
 """What it passes on at once where more bytes are there already: each piece has its price, and TLS gives out 16 KiB."""
+_GATHERING = max(2, min(4, os.cpu_count() or 2))
+"""How many threads gather at once: more of them have the interpreter change hands with every record of TLS."""
 _TIMES = 3
 """How often connections are looked at in the time for which they are kept, so that they end soon after it."""
 
@@ -55,6 +57,7 @@ class Carrier:
         self._at_work: set[Transfer] = set()
         self._in_line: set[Transfer] = set()
         self._own = threading.local()
+        self._gathering = threading.Semaphore(_GATHERING)
         self._stall_timeout_s = stall_timeout_s
         self._budget = budget
         self._ahead = ahead
@@ -227,14 +230,17 @@ class Carrier:
         """Wait for bytes and put those that are there into ``buffer``; return how many, 0 at the body's end."""
         most = self._piece(transfer)
         have = _read_into(response, buffer[: transfer.claim(most)])
-        if most < _READ_BYTES:
-            return have  # bytes have a price: they are paid for in small pieces
-        with suppress(OSError):  # what is here is passed on; the next read meets the same error
-            while 0 < have < len(buffer) and _is_some(source):
-                got = _read_into(response, buffer[have : transfer.claim(len(buffer), have)])
-                if not got:
-                    break
-                have += got
+        if not have or most < _READ_BYTES or response.chunked or response.length is None:
+            return have  # where bytes have a price they are paid for in small pieces
+        patience = source.gettimeout()
+        with self._gathering:
+            source.settimeout(0)  # nobody waits for the network in here, nor for the other half of a TLS record
+            try:
+                with suppress(OSError):  # no more is there; the next read meets what else it is
+                    while got := _read_into(response, buffer[have : transfer.claim(len(buffer), have)]):
+                        have += got
+            finally:
+                source.settimeout(patience)
         return have
 
     def _buffer(self) -> memoryview:
@@ -283,15 +289,6 @@ def _read_into(response: http.client.HTTPResponse, buffer: memoryview) -> int:
         content = response.read1(len(buffer)) if buffer else b""
         buffer[: len(content)] = content
         return len(content)
-    count = response.fp.readinto1(buffer[: response.length])
+    count: int = response.fp.readinto1(buffer[: response.length]) or 0
     response.length -= count
     return count
-
-
-def _is_some(source: socket.socket) -> bool:
-    """Say whether bytes are there to be read at once."""
-    if isinstance(source, ssl.SSLSocket) and source.pending():
-        return True
-    ready = select.poll()
-    ready.register(source, select.POLLIN)
-    return bool(ready.poll(0))
