@@ -23,6 +23,7 @@ from tests.process import serving
 from tests.support import noise
 from tests.test_docs import DOCS, ROOT
 
+pytestmark = pytest.mark.timeout(240)  # a page has up to twenty commands, each a program of its own
 _FENCE = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _LONGEST_S = 40
 NOT_HERE = {
