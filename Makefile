@@ -41,6 +41,7 @@ format: $(STAMP) ## rewrite the code in the house style
 
 bench: $(STAMP) system-bench ## ratios against nginx, docker-registry and the upstream itself, as tables and a picture
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group bench
+	mkdir -p build
 	$(BIN)/python -m bench --plot build/bench.svg --json build/bench.json $(ARGS)
 
 image: ## build the image without a registry of images, and run it as it would be run

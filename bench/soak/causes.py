@@ -49,6 +49,8 @@ _UNREACHABLE = ("status 429", "status 502", "status 503", "status 504")
 
 FORESEEN: tuple[tuple[Cause, tuple[Work, ...], tuple[str, ...]], ...] = (
     (Cause.LIE, _FETCHING, ("status 502", Failed.BROKEN, Failed.SAID)),
+    # It names more bytes than the blob has that another model brought in: there is none of the last range.
+    (Cause.LIE, (Work.BLOB,), ("status 416",)),
     (Cause.RESTART, tuple(Work), (Failed.REFUSED, Failed.BROKEN, Failed.SAID)),
     # A mirror that has just begun has not looked at its Ollamas yet, and one that ends gives no more turns.
     (Cause.RESTART, _ANSWERING, ("status 502", "status 503")),
@@ -56,6 +58,8 @@ FORESEEN: tuple[tuple[Cause, tuple[Work, ...], tuple[str, ...]], ...] = (
     (Cause.UPSTREAM, _FETCHING, (*_UNREACHABLE, "status 403", Failed.BROKEN, Failed.SAID)),
     (Cause.UPSTREAM, (Work.ADMIN,), (Failed.SAID,)),
     (Cause.OLLAMA, _ANSWERING, ("status 500", *_UNREACHABLE, Failed.BROKEN, Failed.SAID, Failed.LATE)),
+    # A removal by the API is the Ollama's to do.
+    (Cause.OLLAMA, (Work.ADMIN,), (Failed.SAID,)),
     # What was fetched is then delivered to an Ollama.
     (Cause.OLLAMA, (Work.PULL,), (Failed.SAID, Failed.LATE, "status 500", "status 502")),
     (Cause.DAMAGE, (Work.BLOB, Work.ADMIN), (Failed.BROKEN,)),

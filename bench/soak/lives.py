@@ -147,7 +147,7 @@ class Lives:
         self._at.mirror.write()  # the last word may have been settings that cannot be
         for command in (("verify",), ("doctor", "--json")):
             code, said = await checked(self._at.mirror, *command)
-            if code and not _only_the_upstream(command, said):
+            if code and not _only_the_others(command, said):
                 self._at.record.promise_broken(f"an unclean store after {ending.name}", f"{command[0]}: {said[-1500:]}")
 
 
@@ -173,12 +173,12 @@ def _is_work(key: str) -> bool:
     return key in _PULLING or key.partition("{")[0] in _AT_WORK
 
 
-def _only_the_upstream(command: tuple[str, ...], said: str) -> bool:
-    """Whether all that is wrong is the upstream, which has faults of its own."""
+def _only_the_others(command: tuple[str, ...], said: str) -> bool:
+    """Whether all that is wrong is the upstream and the Ollamas, which have faults of their own."""
     if command[0] != "doctor":
         return False
     try:
         found = json.loads(said)
     except ValueError:
         return False
-    return all(one["matter"] in ("upstream", "dns", "clock") for one in found if one["verdict"] == "problem")
+    return all(one["matter"] in ("upstream", "dns", "clock", "ollama") for one in found if one["verdict"] == "problem")
