@@ -5,7 +5,18 @@ from pathlib import Path
 
 from bench.figures import Better, Figures
 
-_COLOURS = ("#9aa5b1", "#5b8dbf", "#c2894e", "#2f855a", "#68b58b", "#8e6bb3")
+_COLOURS = (
+    "#9aa5b1",
+    "#5b8dbf",
+    "#c2894e",
+    "#2f855a",
+    "#68b58b",
+    "#8e6bb3",
+    "#d0a9c0",
+    "#b04a4a",
+    "#5a5a5a",
+    "#c9b458",
+)
 
 
 def plot(figures: Figures, path: Path) -> None:
