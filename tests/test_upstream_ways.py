@@ -8,6 +8,7 @@ import pytest
 from yarl import URL
 
 from mirror.errors import UpstreamMisbehaved, UpstreamUnavailable
+from mirror.upstream import Address, Transfer
 from mirror.upstream.connections import proxy_for
 from mirror.upstream.tls import client_context
 from mirror.values import ByteRange
@@ -200,3 +201,26 @@ async def test_connections_that_stop_in_the_middle_of_a_record_hold_up_no_other(
             assert not any(one.done() for one in late)
             on.set()
     assert got == [content] * 6
+
+
+async def test_bytes_that_came_with_the_head_wait_for_no_others(tmp_path: Path) -> None:
+    """A reader gets them at once, however long the upstream takes for the next."""
+    size, go, seen, loop = 100_000, asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+    async def serve(_: bytes, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said = f"Content-Range: bytes 0-{size - 1}/{size}\r\nContent-Length: {size}"
+        head = f"HTTP/1.1 206 Partial Content\r\n{said}\r\n\r\n"
+        writer.write(head.encode() + bytes(1000))
+        await go.wait()
+        writer.write(bytes(size - 1000))
+        await writer.drain()
+
+    def sink(_: int, _content: memoryview) -> None:
+        loop.call_soon_threadsafe(seen.set)
+
+    async with listening(serve) as port, upstream(tmp_path, f"http://127.0.0.1:{port}", stall_timeout=SOON_S) as up:
+        address = Address(URL(f"http://127.0.0.1:{port}/blob"), size, {})
+        async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as group:
+            group.create_task(up.carry(address, Transfer(ByteRange(0, size), sink, urgent=lambda: True)))
+            await seen.wait()
+            go.set()

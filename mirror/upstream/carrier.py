@@ -209,9 +209,10 @@ class Carrier:
 
     def _drain(self, response: http.client.HTTPResponse, source: socket.socket, transfer: Transfer, what: str) -> bool:
         """Move the body to the sink; True when it was taken to its end, so that the connection can go on."""
-        buffer = self._buffer()
+        buffer, count = self._buffer(), 0
         while transfer.claim(self._piece(transfer)):
-            count = self._gather(response, source, transfer, buffer)
+            # What came with the head is in the response's own buffer, and must not wait for what comes after it.
+            count = (self._gather if count else self._take)(response, source, transfer, buffer)
             if not count:
                 if transfer.stopped:
                     return False
@@ -224,14 +225,24 @@ class Carrier:
         response.read()  # nothing is left; http.client needs to be told before it asks again
         return True
 
+    def _take(
+        self, response: http.client.HTTPResponse, _: socket.socket, transfer: Transfer, buffer: memoryview
+    ) -> int:
+        """Wait for bytes and put those that are there at once into ``buffer``; return how many, 0 at the body's end."""
+        content = response.read1(transfer.claim(self._piece(transfer)))
+        buffer[: len(content)] = content
+        return len(content)
+
     def _gather(
         self, response: http.client.HTTPResponse, source: socket.socket, transfer: Transfer, buffer: memoryview
     ) -> int:
-        """Wait for bytes and put those that are there into ``buffer``; return how many, 0 at the body's end."""
+        """Do the same, and go on while more are there."""
         most = self._piece(transfer)
+        if most < _READ_BYTES or response.chunked or response.length is None:
+            return self._take(response, source, transfer, buffer)  # what has a price is paid for in small pieces
         have = _read_into(response, buffer[: transfer.claim(most)])
-        if not have or most < _READ_BYTES or response.chunked or response.length is None:
-            return have  # where bytes have a price they are paid for in small pieces
+        if not have:
+            return 0
         patience = source.gettimeout()
         with self._gathering:
             source.settimeout(0)  # nobody waits for the network in here, nor for the other half of a TLS record
@@ -284,11 +295,7 @@ class RangeIgnored(UpstreamError):
 
 
 def _read_into(response: http.client.HTTPResponse, buffer: memoryview) -> int:
-    """Do what ``response.read1`` does, without a new object for the bytes; an empty ``buffer`` takes none."""
-    if response.chunked or response.length is None:
-        content = response.read1(len(buffer)) if buffer else b""
-        buffer[: len(content)] = content
-        return len(content)
+    """Do what ``response.read1`` does, without an object for the bytes, where the response's own buffer is empty."""
     count: int = response.fp.readinto1(buffer[: response.length]) or 0
-    response.length -= count
+    response.length = (response.length or 0) - count
     return count
